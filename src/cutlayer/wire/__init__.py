@@ -1,1 +1,21 @@
-"""Placeholder."""
+"""As what bytes: messages, the frames that carry them, and seals for what a relay must not read."""
+
+from cutlayer.wire.frames import MAGIC, VERSION, decode, encode
+from cutlayer.wire.layout import DTYPES, Limits
+from cutlayer.wire.messages import Kind, Message
+from cutlayer.wire.seal import PlainSeal, Seal, disclose, enclose
+
+__all__ = [
+    "DTYPES",
+    "MAGIC",
+    "VERSION",
+    "Kind",
+    "Limits",
+    "Message",
+    "PlainSeal",
+    "Seal",
+    "decode",
+    "disclose",
+    "enclose",
+    "encode",
+]

@@ -1,0 +1,229 @@
+"""Messages as bytes and back: small, checked, aligned, nothing executable.
+
+A frame is a fixed prelude, the meta (see `cutlayer.wire.layout`), the tensors' own bytes in
+little-endian order, each from a multiple of 64 on, and a checksum over all of it. A message has
+exactly one frame. Whatever is not such a frame is refused before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from xxhash import xxh3_64_intdigest
+
+from cutlayer.errors import FrameError
+from cutlayer.wire.layout import (
+    ALIGNMENT,
+    CHECKSUM_BYTES,
+    PRELUDE_BYTES,
+    Layout,
+    Limits,
+    Place,
+    Spec,
+    arrange,
+    parse,
+)
+from cutlayer.wire.messages import Kind, Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["MAGIC", "VERSION", "decode", "encode"]
+
+MAGIC = b"CutL"
+"""The first four bytes of every frame."""
+VERSION = 1
+"""The version of the layout; it changes only when older readers would misread a frame."""
+
+_LIMITS = Limits()
+_PRELUDE = struct.Struct("<4sBBHQQQI")  # magic, version, kind, flags, frame bytes, step, sequence, meta bytes
+_CHECKSUM = struct.Struct("<Q")
+_TRAINING = 1  # flag
+_KINDS = {kind.value: kind for kind in Kind}
+_REMEMBERED_META_BYTES = 4096  # longer ones are read anew each time, so that no sender can fill the memory
+
+if sys.byteorder != "little":  # pragma: no cover
+    raise FrameError("cutlayer needs a little-endian machine", got=sys.byteorder)
+
+_arranged = lru_cache(maxsize=256)(arrange)
+_parsed = lru_cache(maxsize=256)(parse)
+
+
+def encode(message: Message, *, limits: Limits = _LIMITS) -> memoryview:
+    """Return the frame that says ``message``: a writable view of fresh memory that nobody else holds.
+
+    Tensors may be anywhere and of any strides; they arrive contiguous and without their history.
+
+    Args:
+        message: What to say.
+        limits: The largest frame to make.
+
+    Raises:
+        FrameError: If the message holds something that cannot cross, or is beyond ``limits``.
+    """
+    kind, name, step, tensors, training, sequence = message
+    layout = _arranged(name, tuple([_spec(name, *pair) for pair in tensors]), limits)
+    _, places, gaps, meta, frame_bytes = layout
+    frame = torch.empty(frame_bytes, dtype=torch.uint8).numpy().data
+    _write_prelude(frame, (kind, training, frame_bytes, step, sequence, len(meta)), name)
+    frame[PRELUDE_BYTES : PRELUDE_BYTES + len(meta)] = meta
+    for place, (_, tensor) in zip(places, tensors, strict=True):
+        if tensor is not None and place.elements:
+            _write_tensor(frame, place, tensor, name)
+    for start, end in gaps:
+        frame[start:end] = bytes(end - start)
+    _CHECKSUM.pack_into(frame, frame_bytes - CHECKSUM_BYTES, xxh3_64_intdigest(frame[:-CHECKSUM_BYTES]))
+    return frame
+
+
+def decode(frame: Buffer, *, limits: Limits = _LIMITS) -> Message:
+    """Return the message that ``frame`` says.
+
+    Its tensors are views of the frame where that lies in writable memory on a 64-byte boundary; the
+    frame then belongs to them. Otherwise the frame is copied once. Either way every tensor starts
+    on a 64-byte boundary, so that results do not depend on where it was received.
+
+    Args:
+        frame: The bytes, contiguous.
+        limits: The largest frame to accept.
+
+    Raises:
+        FrameError: If these bytes are not a frame, or one beyond ``limits``.
+    """
+    view = _bytes(frame)
+    kind, flags, step, sequence, meta_end = _read_prelude(view, limits)
+    meta = view[PRELUDE_BYTES:meta_end].tobytes()
+    layout = (_parsed if len(meta) <= _REMEMBERED_META_BYTES else parse)(meta, limits)
+    _check_payload(view, layout, step)
+    view = _settled(view)
+    tensors = tuple([(place.name, _read_tensor(view, place, layout.name, step)) for place in layout.places])
+    return Message(kind, layout.name, step, tensors, flags == _TRAINING, sequence)
+
+
+def _spec(cut: str, name: str, tensor: Tensor | None) -> Spec:
+    if tensor is None:
+        return name, None, ()
+    if not isinstance(tensor, Tensor):
+        raise FrameError(
+            f"{name!r} is not a tensor", cut=cut, got=type(tensor).__name__, expected="a torch.Tensor"
+        )
+    return name, tensor.dtype, tensor.shape
+
+
+def _write_prelude(frame: memoryview, values: tuple[int, ...], cut: str) -> None:
+    kind, training, frame_bytes, step, sequence, meta_bytes = values
+    if kind not in _KINDS:
+        raise FrameError("unknown kind of message", cut=cut, got=repr(kind), expected=_kinds())
+    flags = _TRAINING if training else 0
+    try:
+        _PRELUDE.pack_into(frame, 0, MAGIC, VERSION, kind, flags, frame_bytes, step, sequence, meta_bytes)
+    except struct.error as error:
+        raise FrameError(
+            "step and sequence are counted from 0", cut=cut, got=f"step {step!r}, sequence {sequence!r}"
+        ) from error
+
+
+def _write_tensor(frame: memoryview, place: Place, tensor: Tensor, cut: str) -> None:
+    try:
+        _view(frame, place, tensor.dtype).copy_(tensor.detach())
+    except RuntimeError as error:
+        raise FrameError(
+            f"tensor {place.name!r} cannot be copied into a frame",
+            cut=cut,
+            got=f"a {tensor.layout} tensor on {tensor.device}",
+            expected="a dense tensor with data",
+        ) from error
+
+
+def _bytes(frame: Buffer) -> memoryview:
+    """Return a view of our own: it keeps the memory in place even if the caller's view is released."""
+    try:
+        return memoryview(frame).cast("B")
+    except (TypeError, ValueError) as error:
+        raise FrameError(
+            "a frame is contiguous bytes", got=type(frame).__name__, expected="bytes, bytearray or memoryview"
+        ) from error
+
+
+def _read_prelude(view: memoryview, limits: Limits) -> tuple[Kind, int, int, int, int]:
+    """Return kind, flags, step, sequence and the end of the meta of a frame found to be intact."""
+    size = len(view)
+    if size < PRELUDE_BYTES + CHECKSUM_BYTES:
+        raise FrameError(
+            "the frame is cut short",
+            got=f"{size} bytes",
+            expected=f"at least {PRELUDE_BYTES + CHECKSUM_BYTES}",
+        )
+    magic, version, kind, flags, frame_bytes, step, sequence, meta_bytes = _PRELUDE.unpack_from(view)
+    if magic != MAGIC:
+        raise FrameError("these bytes are not a cutlayer frame", got=repr(magic), expected=repr(MAGIC))
+    if version != VERSION:
+        raise FrameError(
+            "the frame is of another version",
+            got=str(version),
+            expected=str(VERSION),
+            todo="install the same version of cutlayer at both parties",
+        )
+    if frame_bytes > limits.max_frame_bytes:
+        raise FrameError(
+            "the frame is too large", got=f"{frame_bytes}", expected=f"at most {limits.max_frame_bytes}"
+        )
+    if frame_bytes != size:
+        what = "is cut short" if size < frame_bytes else "is longer than it says"
+        raise FrameError(f"the frame {what}", got=f"{size} bytes", expected=f"{frame_bytes}")
+    if _CHECKSUM.unpack_from(view, size - CHECKSUM_BYTES)[0] != xxh3_64_intdigest(view[:-CHECKSUM_BYTES]):
+        raise FrameError("the frame was damaged on its way: its checksum differs", todo="send it again")
+    if kind not in _KINDS:
+        raise FrameError("unknown kind of message", step=step, got=str(kind), expected=_kinds())
+    if flags & ~_TRAINING:
+        raise FrameError("unknown flags", step=step, got=f"{flags:#06x}", expected="0 or 1 (training)")
+    meta_end = PRELUDE_BYTES + meta_bytes
+    if meta_end > size - CHECKSUM_BYTES:
+        raise FrameError("the frame's meta is longer than the frame", step=step, got=f"{meta_bytes} bytes")
+    return _KINDS[kind], flags, step, sequence, meta_end
+
+
+def _check_payload(view: memoryview, layout: Layout, step: int) -> None:
+    if layout.frame_bytes != len(view):
+        raise FrameError(
+            "the frame's size is not that of its tensors",
+            cut=layout.name,
+            step=step,
+            got=f"{len(view)} bytes",
+            expected=str(layout.frame_bytes),
+        )
+    for start, end in layout.gaps:
+        if view[start:end] != bytes(end - start):
+            raise FrameError("the frame hides bytes between its tensors", cut=layout.name, step=step)
+
+
+def _settled(view: memoryview) -> memoryview:
+    """Return these bytes in writable memory on a 64-byte boundary: where they are, or a copy."""
+    if not view.readonly and torch.frombuffer(view, dtype=torch.uint8).data_ptr() % ALIGNMENT == 0:
+        return view
+    copy = torch.empty(len(view), dtype=torch.uint8).numpy().data
+    copy[:] = view
+    return copy
+
+
+def _read_tensor(view: memoryview, place: Place, cut: str, step: int) -> Tensor | None:
+    if place.dtype is None:
+        return None
+    if not place.elements:
+        return torch.empty(place.shape, dtype=place.dtype)
+    if place.dtype is torch.bool and _view(view, place, torch.uint8).max() > 1:
+        raise FrameError(f"tensor {place.name!r} holds truth values other than 0 and 1", cut=cut, step=step)
+    return _view(view, place, place.dtype)
+
+
+def _view(view: memoryview, place: Place, dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer(view, dtype=dtype, count=place.elements, offset=place.offset).view(place.shape)
+
+
+def _kinds() -> str:
+    return ", ".join(f"{kind.value} ({kind.name})" for kind in Kind)
