@@ -1,1 +1,9 @@
-"""Placeholder."""
+"""WHEN: the order of work as data, a checker that proves it, and the schedules that write it."""
+
+from .actions import Action, Op, Program
+from .base import Schedule, program_of
+from .calendar import Calendar
+from .check import check
+from .round_robin import RoundRobin
+
+__all__ = ["Action", "Calendar", "Op", "Program", "RoundRobin", "Schedule", "check", "program_of"]

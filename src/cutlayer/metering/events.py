@@ -1,0 +1,171 @@
+"""What a run notes down: typed events, each one line of JSON in the run's log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..errors import LogError
+
+__all__ = [
+    "Began", "Computed", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked", "decode_event",
+    "encode_event",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+    kind: ClassVar[str] = "event"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Began(Event):
+    """A run began: what was agreed on."""
+
+    kind: ClassVar[str] = "began"
+    name: str
+    study: str
+    digest: str
+    seed: int
+    epochs: int
+    batch_size: int
+    schedule: str
+    optimizer: str
+    parties: Mapping[str, str]
+    graph: str
+    mermaid: str
+    svg: str
+    disclosures: Mapping[str, str]
+    holdings: str
+    versions: Mapping[str, str]
+    started: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed(Event):
+    """A segment's size and place."""
+
+    kind: ClassVar[str] = "placed"
+    segment: str
+    role: str
+    parameters: int
+    trainable: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic(Event):
+    """Frames that went over one cut in one direction since the last such event, counted where they were made."""
+
+    kind: ClassVar[str] = "traffic"
+    epoch: int
+    phase: str
+    cut: str
+    content: str
+    sender: str
+    receiver: str
+    frames: int
+    frame_bytes: int
+    tensor_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computed(Event):
+    """FLOPs of one segment at one party since the last such event, by PyTorch's own counter."""
+
+    kind: ClassVar[str] = "computed"
+    epoch: int
+    phase: str
+    party: str
+    segment: str
+    direction: str
+    calls: int
+    flops: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worked(Event):
+    """Time that a party spent in one kind of action since the last such event."""
+
+    kind: ClassVar[str] = "worked"
+    epoch: int
+    party: str
+    op: str
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEnded(Event):
+    """An epoch of training is done."""
+
+    kind: ClassVar[str] = "epoch_ended"
+    epoch: int
+    steps: int
+    rows: int
+    losses: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Event):
+    """Metrics over all of one label holder's rows of a split."""
+
+    kind: ClassVar[str] = "measured"
+    epoch: int
+    split: str
+    loss: str
+    party: str
+    rows: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Event):
+    """Something a reader of the run should know, e.g. a comparison with the central twin."""
+
+    kind: ClassVar[str] = "noted"
+    subject: str
+    text: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended(Event):
+    """The run ended."""
+
+    kind: ClassVar[str] = "ended"
+    reason: str
+    epochs: int
+    best_epoch: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+_KINDS: dict[str, type[Event]] = {
+    cls.kind: cls for cls in (Began, Placed, Traffic, Computed, Worked, EpochEnded, Measured, Noted, Ended)
+}
+
+
+def encode_event(event: Event) -> str:
+    """Return ``event`` as one line of JSON."""
+    fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    return json.dumps({"event": event.kind, **fields}, default=dict, ensure_ascii=False)
+
+
+def decode_event(line: str) -> Event:
+    """Return the event in ``line``.
+
+    Raises:
+        LogError: The line is not JSON, or not an event that this version knows.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        return _KINDS[fields.pop("event")](**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LogError(f"not an event of a run log: {line[:80]!r}", todo="the line was damaged, or written by a newer version") from error

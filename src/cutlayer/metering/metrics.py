@@ -1,0 +1,100 @@
+"""Metrics over all samples of a split, by scikit-learn, at the party that holds the labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import StudyError, nearest
+from ..graph.parts import Loss
+
+__all__ = ["METRICS", "measure", "task_of"]
+
+Task = Literal["binary", "multiclass", "regression"]
+
+METRICS: dict[Task, tuple[str, ...]] = {
+    "binary": ("loss", "accuracy", "auc", "f1"),
+    "multiclass": ("loss", "accuracy", "auc", "f1"),
+    "regression": ("loss", "mae", "rmse", "r2"),
+}
+HIGHER_IS_BETTER = {"accuracy", "auc", "f1", "r2"}
+
+
+def task_of(loss: Loss, prediction: Tensor, label: Tensor) -> Task:
+    """Return what kind of task a loss trains: by the loss, and for losses of one's own by the label's dtype."""
+    if isinstance(loss.function, nn.BCEWithLogitsLoss | nn.BCELoss):
+        return "binary"
+    if isinstance(loss.function, nn.CrossEntropyLoss | nn.NLLLoss):
+        return "binary" if prediction.ndim == 2 and prediction.shape[1] == 2 else "multiclass"
+    return "regression" if label.dtype.is_floating_point else "multiclass"
+
+
+def measure(loss: Loss, prediction: Tensor, label: Tensor, names: Sequence[str] = ()) -> dict[str, float]:
+    """Return the metrics ``names`` (by default all that fit the task) of ``prediction`` [N, ...] against ``label`` [N, ...].
+
+    AUC of several classes is the mean over classes, each against the rest; F1 of several classes the
+    mean over classes. A metric that these labels cannot define (AUC where only one class occurs) is left out.
+
+    Raises:
+        StudyError: A metric that does not fit the task.
+    """
+    task = task_of(loss, prediction, label)
+    for name in names:
+        if name not in METRICS[task]:
+            raise StudyError(f"metric {name!r} does not fit a {task} task", todo=nearest(name, METRICS[task]))
+    with torch.no_grad():
+        found = {"loss": float(loss.compute(prediction, label))}
+    truth = label.detach().cpu().numpy()
+    if task == "regression":
+        found |= _regression(prediction.detach().double().cpu().numpy().reshape(truth.shape), truth)
+    else:
+        found |= _classification(loss, task, prediction.detach().double().cpu(), truth)
+    return {name: found[name] for name in names or METRICS[task] if name in found and math.isfinite(found[name])}
+
+
+def _regression(guess: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    truth, guess = truth.reshape(len(truth), -1), guess.reshape(len(truth), -1)
+    found = {"mae": mean_absolute_error(truth, guess), "rmse": root_mean_squared_error(truth, guess)}
+    if len(truth) > 1:
+        found["r2"] = r2_score(truth, guess)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _classification(loss: Loss, task: Task, prediction: Tensor, truth: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    if isinstance(loss.function, nn.BCEWithLogitsLoss | nn.BCELoss):
+        threshold = 0.0 if isinstance(loss.function, nn.BCEWithLogitsLoss) else 0.5
+        score = prediction.reshape(len(truth)).numpy()
+        guess, truth = (score > threshold).astype(np.int64), truth.reshape(-1).astype(np.int64)
+    else:
+        chance = prediction.softmax(dim=1).numpy() if isinstance(loss.function, nn.CrossEntropyLoss) else prediction.exp().numpy()
+        score = chance[:, 1] if task == "binary" else chance
+        guess = prediction.argmax(dim=1).numpy()
+    average = "binary" if task == "binary" else "macro"
+    found = {
+        "accuracy": float(accuracy_score(truth.reshape(-1), guess.reshape(-1))),
+        "f1": float(f1_score(truth.reshape(-1), guess.reshape(-1), average=average, zero_division=0.0)),
+    }
+    auc = _auc(task, score, truth) if truth.ndim == 1 else None
+    return found if auc is None else found | {"auc": auc}
+
+
+def _auc(task: Task, score: np.ndarray, truth: np.ndarray) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    classes = np.unique(truth)
+    if task == "binary":
+        return float(roc_auc_score(truth, score)) if len(classes) == 2 else None
+    if score.ndim != 2 or len(classes) < 2:
+        return None
+    # One class against the rest, over the classes that occur: others have no AUC.
+    each = [roc_auc_score(truth == c, score[:, int(c)]) for c in classes if 0 <= c < score.shape[1]]
+    return float(np.mean(each))

@@ -1,0 +1,134 @@
+"""The order of work as data: actions that print, parse and compare, and programs made of them.
+
+An action prints as one line, ``@step party op what`` and, where another party is involved, who:
+
+.. code-block:: text
+
+    @0 client-0 load train.0/0/0
+    @0 client-0 forward head
+    @0 client-0 send head->server to server
+    @0 server receive head->server from client-0
+    @0 server loss loss
+    @0 server backward top
+    @0 server send head<-server to client-0
+    @0 server step top
+    …
+    @79 client-0 give client to client-1 via server
+
+``head->server`` are activations of segment ``head`` on their way to role ``server``; ``head<-server``
+are their gradients on the way back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..errors import ProgramError, nearest
+
+__all__ = ["Action", "Op", "Program"]
+
+
+class Op(StrEnum):
+    """What an action does. ``what`` names a segment unless something else is said."""
+
+    LOAD = "load"  # what = split.turn/epoch/batch: take these rows of one's own data
+    FORWARD = "forward"  # run a segment in training mode
+    INFER = "infer"  # run a segment in evaluation mode, no gradient
+    LOSS = "loss"  # what = loss: compare prediction and label
+    SEND = "send"  # what = cut and direction
+    RECEIVE = "receive"  # what = cut and direction
+    BACKWARD = "backward"  # back-propagate through a segment
+    STEP = "step"  # the segment's optimizer step
+    ADVANCE = "advance"  # the segment's learning-rate schedule moves on one epoch
+    GIVE = "give"  # what = role: hand the role's segment state over
+    TAKE = "take"  # what = role: take it over
+    RELAY = "relay"  # what = role: pass a sealed hand-over on, unopened
+    SCORE = "score"  # what = loss: note prediction and label of this batch for the metrics
+    EVALUATE = "evaluate"  # what = split/epoch: work out the metrics of all batches scored
+    TELL = "tell"  # what = metrics/epoch or verdict/epoch: numbers for another party
+    HEAR = "hear"  # what = metrics/epoch or verdict/epoch: receive them
+    SNAPSHOT = "snapshot"  # what = epoch: keep one's own state if the verdict says it is the best so far
+
+
+_PREPOSITION = {
+    Op.SEND: "to", Op.RECEIVE: "from", Op.GIVE: "to", Op.TAKE: "from", Op.RELAY: "from", Op.TELL: "to", Op.HEAR: "from",
+}  # fmt: skip
+_LINE = re.compile(r"@(\d+) (\S+) ([a-z]+) (\S+)(?: (to|from) (\S+))?(?: (via|on-to) (\S+))?")
+
+
+class Action(NamedTuple):
+    """One thing that one party does.
+
+    Attributes:
+        step: The step it belongs to, counted over the whole training.
+        party: Who does it.
+        op: What kind of thing.
+        what: The segment, cut, loss, role or batch it is about.
+        peer: The other party, for what is sent or received.
+        via: A party in between: who relays a hand-over, or for a relay whom it goes on to.
+    """
+
+    step: int
+    party: str
+    op: Op
+    what: str
+    peer: str = ""
+    via: str = ""
+
+    def __str__(self) -> str:
+        text = f"@{self.step} {self.party} {self.op.value} {self.what}"
+        if self.peer:
+            text += f" {_PREPOSITION[self.op]} {self.peer}"
+        if self.via:
+            text += f" {'on-to' if self.op is Op.RELAY else 'via'} {self.via}"
+        return text
+
+    @staticmethod
+    def parse(line: str) -> Action:
+        """Return the action that ``line`` prints; the inverse of ``str``.
+
+        Raises:
+            ProgramError: The line is not an action.
+        """
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise ProgramError(f"not an action: {line.strip()!r}", expected="'@step party op what [to|from party]'")
+        step, party, word, what, _, peer, _, via = match.groups()
+        if word not in Op._value2member_map_:
+            raise ProgramError(f"not an action: {line.strip()!r}", todo=nearest(word, [op.value for op in Op]))
+        op = Op(word)
+        if (op in _PREPOSITION) != (peer is not None):
+            raise ProgramError(f"not an action: {line.strip()!r}", expected=f"'{word}' {'with' if op in _PREPOSITION else 'without'} another party")
+        return Action(int(step), party, op, what, peer or "", via or "")
+
+
+class Program(tuple[Action, ...]):
+    """Actions in order: one party's, or all parties' merged into an order in which they can be performed."""
+
+    def __new__(cls, actions: Iterable[Action] = ()) -> Program:
+        return super().__new__(cls, actions)
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """The parties that act, in the order of their first action."""
+        return tuple(dict.fromkeys(action.party for action in self))
+
+    def of(self, party: str) -> Program:
+        """Return what ``party`` does, in order."""
+        return Program(action for action in self if action.party == party)
+
+    def __str__(self) -> str:
+        return "".join(f"{action}\n" for action in self)
+
+    @staticmethod
+    def parse(text: str) -> Program:
+        """Return the program that ``text`` prints, one action a line; blank lines and ``#`` lines are skipped."""
+        return Program(Action.parse(line) for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def only(actions: Iterable[Action], party: str) -> Iterator[Action]:
+    """Yield what ``party`` does, without building the whole program."""
+    return (action for action in actions if action.party == party)

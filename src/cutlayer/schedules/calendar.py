@@ -1,0 +1,96 @@
+"""Which rows train in which step: an order that all parties derive from the study's seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import StudyError
+from ..seeds import generator
+
+__all__ = ["Batch", "Calendar"]
+
+
+class Batch(NamedTuple):
+    """Which batch: prints as ``train.2/0/3``, the split, the turn's cohort, the epoch and the batch in it."""
+
+    split: str
+    turn: int
+    epoch: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.split}.{self.turn}/{self.epoch}/{self.index}"
+
+    @staticmethod
+    def parse(text: str) -> Batch:
+        """Return the batch that ``text`` names."""
+        cohort, epoch, index = text.split("/")
+        split, _, turn = cohort.rpartition(".")
+        return Batch(split, int(turn), int(epoch), int(index))
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """How many rows each turn's cohort has by split, and their order in each epoch.
+
+    It holds numbers only, no data and no ids, so every party of a study can have the same one.
+
+    Attributes:
+        rows: For each turn, the number of common rows by split: ``[{"train": 120, "test": 30}, …]``.
+        batch_size: Rows in a training batch.
+        seed: The study's seed.
+        drop_last: Leave out an epoch's last batch where it has fewer rows.
+        shuffle: Draw a new order in every epoch; otherwise the order of the ids.
+        evaluation_batch_size: Rows in an evaluation batch.
+    """
+
+    rows: Sequence[Mapping[str, int]]
+    batch_size: int
+    seed: int = 0
+    drop_last: bool = False
+    shuffle: bool = True
+    evaluation_batch_size: int = 256
+    _orders: dict[tuple[int, str, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "evaluation_batch_size"):
+            if getattr(self, name) < 1:
+                raise StudyError(f"{name} must be at least 1", got=str(getattr(self, name)))
+
+    def count(self, turn: int, split: str) -> int:
+        """Return the number of rows that turn ``turn`` has in ``split``."""
+        return int(self.rows[turn].get(split, 0))
+
+    def batches(self, turn: int, split: str) -> int:
+        """Return the number of batches of turn ``turn`` in one epoch of ``split``."""
+        count, size = self.count(turn, split), self._size(split)
+        return count // size if self.drop_last and split == "train" else -(-count // size)
+
+    def steps(self) -> int:
+        """Return the number of training steps in one epoch over all turns."""
+        return sum(self.batches(turn, "train") for turn in range(len(self.rows)))
+
+    def positions(self, batch: Batch) -> Tensor:
+        """Return the rows of ``batch`` as positions among its cohort's common rows: int64 [<= batch size]."""
+        size = self._size(batch.split)
+        return self._order(batch.turn, batch.split, batch.epoch)[batch.index * size : (batch.index + 1) * size]
+
+    def _size(self, split: str) -> int:
+        return self.batch_size if split == "train" else self.evaluation_batch_size
+
+    def _order(self, turn: int, split: str, epoch: int) -> Tensor:
+        key = (turn, split, epoch)
+        if key not in self._orders:
+            self._orders.clear()  # one turn trains at a time; keep no more than its order
+            count = self.count(turn, split)
+            shuffled = self.shuffle and split == "train"
+            draw = generator(self.seed, "order", turn, split, epoch)
+            order = draw.permutation(count) if shuffled else np.arange(count)
+            self._orders[key] = torch.from_numpy(order.astype(np.int64))
+        return self._orders[key]

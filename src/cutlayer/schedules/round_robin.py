@@ -1,0 +1,115 @@
+"""Round robin: clients take turns, each taking over the last one's segment state (Gupta & Raskar 2018, algorithm 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import StudyError, nearest
+from ..graph.split_graph import SplitGraph
+from .actions import Action, Op
+from .calendar import Batch, Calendar
+from .steps import data_roles, evaluation_step, hand_over, training_step
+
+__all__ = ["RoundRobin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRobin:
+    """Clients take turns; the result equals one client that has all the data in the same order.
+
+    Attributes:
+        handover: ``"peer"``: the state goes straight to the next client; ``"server"``: sealed, through
+            the server, which cannot open it.
+        turn: Batches in a turn; 0 means an epoch of the client's own data.
+    """
+
+    handover: Literal["peer", "server"] = "peer"
+    turn: int = 0
+    name: str = "round_robin"
+
+    def __post_init__(self) -> None:
+        if self.handover not in ("peer", "server"):
+            raise StudyError(f"handover={self.handover!r}", todo=nearest(self.handover, ["peer", "server"]))
+        if self.turn < 0:
+            raise StudyError("a turn has at least one batch", got=str(self.turn), todo="0 means a whole epoch of the client's data")
+
+    def describe(self) -> str:
+        """Return the settings in one line."""
+        length = f"{self.turn} batches" if self.turn else "an epoch of the client's data"
+        return f"round robin, a turn is {length}, hand-over {'peer to peer' if self.handover == 'peer' else 'through the server'}"
+
+    def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action]:
+        """Yield the turns of ``epoch``: hand-over, then the turn's training steps; at the end the learning rate moves on."""
+        step = epoch * calendar.steps()
+        holder = self._holder(calendar, epoch)
+        for turn, first, count in self._turns(calendar):
+            yield from self._pass_on(graph, holder, turn, step)
+            holder = turn
+            for index in range(first, first + count):
+                yield from training_step(graph, graph.turns[turn], step, str(Batch("train", turn, epoch, index)))
+                step += 1
+        if holder is None:
+            return
+        for name in graph.order:
+            if any(p.requires_grad for p in graph.segments[name].module.parameters()):
+                yield Action(step, graph.turns[holder][graph.segments[name].role], Op.ADVANCE, name)
+
+    def evaluation(self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str) -> Iterator[Action]:
+        """Yield one round over the parties that have rows of ``split``, then the metrics at the label holders."""
+        step = (epoch + 1) * calendar.steps()
+        holder = self._last_trained(calendar)
+        scored: dict[str, None] = {}
+        for turn in range(len(graph.turns)):
+            if not calendar.count(turn, split):
+                continue
+            yield from self._pass_on(graph, holder, turn, step)
+            holder = turn
+            for index in range(calendar.batches(turn, split)):
+                yield from evaluation_step(graph, graph.turns[turn], step, str(Batch(split, turn, epoch, index)))
+            scored.update({graph.turns[turn][role]: None for role in graph.label_roles})
+        # The state goes back to where training left it, so that training needs to know of no evaluation.
+        if holder is not None:
+            yield from self._pass_on(graph, holder, self._last_trained(calendar), step)
+        for party in scored:
+            yield Action(step, party, Op.EVALUATE, f"{split}/{epoch}")
+
+    def _turns(self, calendar: Calendar) -> Iterator[tuple[int, int, int]]:
+        """Yield (turn, first batch, number of batches) until every client's epoch is used up."""
+        done = [0] * len(calendar.rows)
+        total = [calendar.batches(turn, "train") for turn in range(len(calendar.rows))]
+        while any(d < t for d, t in zip(done, total, strict=True)):
+            for turn, batches in enumerate(total):
+                count = min(self.turn or batches, batches - done[turn])
+                if count:
+                    yield turn, done[turn], count
+                    done[turn] += count
+
+    def _last_trained(self, calendar: Calendar) -> int | None:
+        return next((turn for turn, _, _ in reversed(list(self._turns(calendar)))), None)
+
+    def _holder(self, calendar: Calendar, epoch: int) -> int | None:
+        """Return the turn whose parties hold the state when ``epoch`` begins; nobody at the very start."""
+        return self._last_trained(calendar) if epoch else None
+
+    def _pass_on(self, graph: SplitGraph, holder: int | None, turn: int | None, step: int) -> Iterator[Action]:
+        """Yield the hand-over from one turn's parties to the next one's, for each role that has many parties."""
+        if holder is None or turn is None:
+            return
+        for role in graph.roles.values():
+            giver, taker = graph.turns[holder][role.name], graph.turns[turn][role.name]
+            if giver != taker and graph.segments_of(role.name):
+                via = self._relay(graph) if self.handover == "server" else ""
+                yield from hand_over(role.name, giver, taker, step, via)
+
+    def _relay(self, graph: SplitGraph) -> str:
+        """Return the party that relays: the one that serves every turn and holds no raw input."""
+        single = [role for role in graph.roles.values() if len(role.parties) == 1]
+        if not single:
+            raise StudyError(
+                "handover='server' needs a party that takes part in every turn",
+                todo="use handover='peer', or give one role a single party",
+            )
+        inputs = data_roles(graph, labels=False)
+        return min(single, key=lambda role: role.name in inputs).parties[0]
