@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cutlayer.data.ids import as_ids
-from cutlayer.data.lazy import Field, LazyField, select_fields
+from cutlayer.data.lazy import Field, LazyField, select_fields, spec_of
 from cutlayer.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -46,13 +46,15 @@ class Pool:
             sizes["the table"] = len(self.table)
         for what, rows in sizes.items():
             if rows != len(self.ids):
-                raise DataError(f"{what} and the ids differ in length", got=f"{rows} and {len(self.ids)} rows")
+                raise DataError(
+                    f"{what} and the ids differ in length", got=f"{rows} and {len(self.ids)} rows"
+                )
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        names = [name for name in self.fields] + self.columns
+        names = [*self.fields, *self.columns]
         return f"Pool({len(self)} rows of {len(names)} fields and columns)"
 
     @property
@@ -78,11 +80,8 @@ class Pool:
         if name not in self.about and name not in self.columns:
             known = (*self.about, *self.columns)
             raise DataError(f"there is no column {name!r}", todo=nearest(name, known))
-        if name in self.about:
-            values = np.asarray(self.about[name], dtype=object)
-        else:
-            assert_table = self.table
-            values = np.asarray(assert_table[name], dtype=object) if assert_table is not None else self.ids
+        found = self.about[name] if self.table is None or name in self.about else self.table[name]
+        values = np.asarray(found, dtype=object)
         gaps = np.array([value is None or value != value or value == "" for value in values], bool)
         if gaps.any():
             raise DataError(
@@ -104,15 +103,17 @@ class Pool:
         labels = self.fields.get("y")
         if labels is None:
             return None
-        spec = labels.spec if isinstance(labels, LazyField) else labels
-        if spec.dtype.is_floating_point or (len(spec.shape) > (0 if isinstance(labels, LazyField) else 1)):
+        spec = spec_of(labels)
+        if spec.dtype.is_floating_point or spec.shape:
             return None
         values = labels if isinstance(labels, Tensor) else _read(labels)
         return values.to(torch.int64).numpy()
 
 
 def _read(labels: LazyField) -> Tensor:
-    parts = torch.arange(len(labels)).split(_LABELS_AT_ONCE)
+    starts = range(0, len(labels), _LABELS_AT_ONCE)
+    ends = (min(start + _LABELS_AT_ONCE, len(labels)) for start in starts)
+    parts = (torch.arange(start, end) for start, end in zip(starts, ends, strict=True))
     return torch.cat([labels.index_select(0, rows) for rows in parts])
 
 

@@ -118,8 +118,7 @@ class Preparation:
 
     def describe(self) -> str:
         """Say what is done to each column, one line each."""
-        lines = dict(self.dropped)
-        lines = {name: f"dropped: {why}" for name, why in lines.items()}
+        lines = {name: f"dropped, {why}" for name, why in self.dropped.items()}
         if self.numbers:
             steps = self._transformer.named_transformers_["numbers"]
             imputer, scaler = steps.named_steps["gaps"], steps.named_steps["scale"]
@@ -147,7 +146,9 @@ def _described(values: list[str], rare: list[str]) -> str:
 def _sorted_by_kind(
     table: pd.DataFrame, settings: PreparationSettings
 ) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
-    numbers, categories, dropped = [], [], {}
+    numbers: list[str] = []
+    categories: list[str] = []
+    dropped: dict[str, str] = {}
     for name in map(str, table.columns):
         column = table[name]
         is_number = _is_number(column)

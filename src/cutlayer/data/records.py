@@ -77,7 +77,9 @@ class Records:
         wanted = np.asarray(ids)
         if len(wanted) and (wanted.dtype.kind == "U") != (self.ids.dtype.kind == "U"):
             raise AlignmentError(
-                "ids of different types cannot be compared", got=str(wanted.dtype), expected=str(self.ids.dtype)
+                "ids of different types cannot be compared",
+                got=str(wanted.dtype),
+                expected=str(self.ids.dtype),
             )
         order = np.argsort(self.ids, kind="stable")
         place = np.searchsorted(self.ids, wanted, sorter=order)
@@ -244,7 +246,7 @@ def _check_field(name: str, field: object, rows: int) -> None:
     if not isinstance(field, Tensor | LazyField):
         raise DataError(f"field {name!r} has the wrong type", got=type(field).__name__, expected="a tensor")
     if isinstance(field, Tensor) and not field.dim():
-        raise DataError(f"field {name!r} is a single number", expected="a tensor whose first dimension is rows")
+        raise DataError(f"field {name!r} is a single number", expected="a first dimension of rows")
     if len(field) != rows:
         raise DataError(f"field {name!r} and the ids differ in length", got=f"{len(field)} rows, {rows} ids")
 
@@ -276,7 +278,7 @@ def _label_counts(party: PartyData, most: int = 12) -> str:
     labels = records.fields.get("y")
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
         return ""
-    values, counts = labels.unique(return_counts=True)
+    values, counts = np.unique(labels.numpy(), return_counts=True)
     if len(values) > most:
         return f"{len(values)} classes of {int(counts.min())} to {int(counts.max())} rows"
-    return " ".join(f"{value}:{n}" for value, n in zip(values.tolist(), counts.tolist(), strict=True))
+    return " ".join(f"{value}:{n}" for value, n in zip(values, counts, strict=True))
