@@ -90,6 +90,12 @@ class Limits:
                     expected=f"a number from 1 to {most}",
                 )
 
+    @property
+    def max_meta_bytes(self) -> int:
+        """Size of the largest meta within these limits."""
+        tensor = 1 + self.max_name_bytes + 2 + 8 * self.max_dimensions
+        return 1 + self.max_name_bytes + 2 + self.max_tensors * tensor + ALIGNMENT
+
 
 class Place(NamedTuple):
     """One tensor's place in a frame: ``elements`` values of ``dtype`` from byte ``offset`` on."""
