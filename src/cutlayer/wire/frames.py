@@ -1,6 +1,6 @@
 """Messages as bytes and back: small, checked, aligned, nothing executable.
 
-A frame is a fixed prelude, the meta (see `cutlayer.wire.layout`), the tensors' own bytes in
+A frame is a fixed prelude, the meta (see `cutlayer.wire.frame_layout`), the tensors' own bytes in
 little-endian order, each from a multiple of 64 on, and a checksum over all of it. A message has
 exactly one frame. Whatever is not such a frame is refused before anything is allocated.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
 from cutlayer.errors import FrameError
-from cutlayer.wire.layout import (
+from cutlayer.wire.frame_layout import (
     ALIGNMENT,
     CHECKSUM_BYTES,
     DTYPES,

@@ -5,7 +5,7 @@ import torch
 
 from cutlayer.errors import FrameError, StudyError
 from cutlayer.wire import DTYPES, Limits
-from cutlayer.wire.layout import ALIGNMENT, CHECKSUM_BYTES, PRELUDE_BYTES, arrange, parse
+from cutlayer.wire.frame_layout import ALIGNMENT, CHECKSUM_BYTES, PRELUDE_BYTES, arrange, parse
 
 LIMITS = Limits()
 
