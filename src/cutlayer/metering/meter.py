@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from typing import TypeVar
+from collections.abc import Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..wire import Kind
 from .events import Computed, Event, Traffic, Worked
 
 __all__ = ["Meter"]
-
-Result = TypeVar("Result")
 
 
 class Meter:
@@ -22,13 +21,13 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._traffic: dict[tuple[str, str, str, str, str], list[int]] = {}
+        self._traffic: dict[tuple[str, str, Kind, str, str], list[int]] = {}
         self._time: dict[tuple[str, str], list[int]] = {}
         self._compute: dict[tuple[str, str, str], list[int]] = {}
         self._flops: dict[Hashable, int] = {}
 
     def frame(
-        self, phase: str, cut: str, content: str, sender: str, receiver: str, frame_bytes: int, tensor_bytes: int
+        self, phase: str, cut: str, content: Kind, sender: str, receiver: str, frame_bytes: int, tensor_bytes: int
     ) -> None:
         """Count a frame that was made."""
         key = (phase, cut, content, sender, receiver)
@@ -48,24 +47,30 @@ class Meter:
         count[1] += nanoseconds
 
     def compute(
-        self, party: str, segment: str, direction: str, shapes: Hashable, work: Callable[[], Result]
-    ) -> Result:
-        """Do ``work`` and count its FLOPs."""
+        self, party: str, segment: str, direction: str, shapes: Hashable
+    ) -> AbstractContextManager[object] | None:
+        """Count the FLOPs of work that is about to be done on inputs of ``shapes``.
+
+        Returns:
+            None where the count is known; otherwise the counter, under which the work must be done.
+        """
         key = (segment, direction, shapes)
         flops = self._flops.get(key)
-        if flops is None:
-            counter = FlopCounterMode(display=False)
-            with counter:
-                result = work()
-            flops = self._flops[key] = counter.get_total_flops()
-        else:
-            result = work()
         total = self._compute.get((party, segment, direction))
         if total is None:
             total = self._compute[(party, segment, direction)] = [0, 0]
         total[0] += 1
+        if flops is None:
+            return self._count(key, total)
         total[1] += flops
-        return result
+        return None
+
+    @contextmanager
+    def _count(self, key: Hashable, total: list[int]) -> Iterator[None]:
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self._flops[key] = counter.get_total_flops()
+        total[1] += self._flops[key]
 
     def drain(self, epoch: int) -> Iterator[Event]:
         """Yield what was counted since the last time."""
@@ -74,7 +79,7 @@ class Meter:
         compute, self._compute = self._compute, {}
         for (phase, cut, content, sender, receiver), (frames, frame_bytes, tensor_bytes) in traffic.items():
             yield Traffic(
-                epoch=epoch, phase=phase, cut=cut, content=content, sender=sender, receiver=receiver,
+                epoch=epoch, phase=phase, cut=cut, content=content.name.lower(), sender=sender, receiver=receiver,
                 frames=frames, frame_bytes=frame_bytes, tensor_bytes=tensor_bytes,
             )  # fmt: skip
         for (party, segment, direction), (calls, flops) in compute.items():

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""DO IT: parties that perform programs, the simulator, the uncut twin."""

@@ -30,13 +30,25 @@ class Schedule(Protocol):
         ...
 
 
-def verdict(graph: SplitGraph, epoch: int, step: int) -> Iterator[Action]:
-    """Yield the telling of one label holder's verdict (go on or stop; best so far or not) to all other parties."""
-    judge = graph.roles[graph.label_roles[0]].parties[0]
-    others = [party.name for party in graph.parties if party.name != judge]
+def verdict(graph: SplitGraph, calendar: Calendar, epoch: int, split: str) -> Iterator[Action]:
+    """Yield how all parties learn whether ``epoch`` was the best so far and whether to stop.
+
+    The label holders tell their metrics of ``split`` to the first of them, who judges and tells
+    everyone; then each party that holds segments keeps a snapshot if the epoch was the best.
+    """
+    step = (epoch + 1) * calendar.steps()
+    role = graph.label_roles[0]
+    measured = [graph.turns[t][role] for t in range(len(graph.turns)) if calendar.count(t, split)]
+    judge, *others = dict.fromkeys(measured)
     for party in others:
-        yield Action(step, judge, Op.TELL, str(epoch), party)
-        yield Action(step, party, Op.HEAR, str(epoch), judge)
+        yield Action(step, party, Op.TELL, f"metrics/{epoch}", judge)
+        yield Action(step, judge, Op.HEAR, f"metrics/{epoch}", party)
+    for placed in graph.parties:
+        if placed.name != judge:
+            yield Action(step, judge, Op.TELL, f"verdict/{epoch}", placed.name)
+            yield Action(step, placed.name, Op.HEAR, f"verdict/{epoch}", judge)
+    for placed in graph.parties:
+        yield Action(step, placed.name, Op.SNAPSHOT, str(epoch))
 
 
 def program_of(

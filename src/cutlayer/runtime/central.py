@@ -1,0 +1,159 @@
+"""The central twin: the uncut network trained by a plain loop on the pooled data in the same order.
+
+Nothing here knows of parties, frames or cuts. It is the independent answer that split training must
+equal to the last bit (the correctness lemma of Gupta & Raskar 2018).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Holdings, Records
+from ..graph.parts import Ref
+from ..graph.split_graph import Joined, SplitGraph
+from ..metering.metrics import measure
+from ..schedules.calendar import Batch, Calendar
+from ..schedules.steps import data_roles
+from ..seeds import stream
+from .cohorts import Cohorts
+from .optim import OptimizerSpec
+
+__all__ = ["CentralTwin"]
+
+
+class CentralTwin:
+    """The graph's segments as one network, trained on one machine.
+
+    Args:
+        graph: The graph; its modules hold the initial weights and stay as they are.
+        holdings: Everybody's data, here on one pile.
+        cohorts: The turns' common rows.
+        calendar: Which rows when.
+        optimizers: By segment.
+        seed: The study's seed: each segment's dropout draws from the stream of its name and step.
+    """
+
+    def __init__(
+        self,
+        graph: SplitGraph,
+        holdings: Holdings,
+        cohorts: Cohorts,
+        calendar: Calendar,
+        optimizers: Mapping[str, OptimizerSpec],
+        seed: int,
+    ) -> None:
+        self.graph, self.calendar, self.seed = graph, calendar, seed
+        self.network = copy.deepcopy(Joined(graph))
+        self._pile = _Pile(graph, holdings, cohorts)
+        self._optimizers, self._schedules = _build(self.network, optimizers)
+        self._every_step = {name: spec.every == "step" for name, spec in optimizers.items()}
+        self._step = 0
+        for name, segment in self.network.segments.items():
+            segment.register_forward_pre_hook(lambda module, args, name=name: self._draw(name))
+
+    def train_epoch(self, batches: Iterable[Batch]) -> None:
+        """Train on ``batches`` in their order, then move the learning rates on."""
+        self.network.train()
+        for batch in batches:
+            fields = self._pile.rows(batch, self.calendar)
+            total = self._loss(fields)
+            for optimizer in self._optimizers.values():
+                optimizer.zero_grad()
+            total.backward()
+            for name, optimizer in self._optimizers.items():
+                optimizer.step()
+                if self._every_step[name] and name in self._schedules:
+                    self._schedules[name].step()
+            self._step += 1
+        for name, schedule in self._schedules.items():
+            if not self._every_step[name]:
+                schedule.step()
+
+    def measure(self, split: str, names: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
+        """Return the metrics of each loss over all rows of ``split``."""
+        self.network.eval()
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        with torch.no_grad():
+            for turn in range(len(self.graph.turns)):
+                for index in range(self.calendar.batches(turn, split)):
+                    fields = self._pile.rows(Batch(split, turn, 0, index), self.calendar)
+                    values = self.network(fields)
+                    for loss in self.graph.losses.values():
+                        pair = (values[self._prediction(loss.prediction)], self._label(loss.target, fields))
+                        found.setdefault(loss.name, []).append(pair)
+        return {
+            name: measure(self.graph.losses[name], torch.cat([p for p, _ in pairs]), torch.cat([y for _, y in pairs]), names)
+            for name, pairs in found.items()
+        }
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Return each segment's parameters and buffers."""
+        return {name: {**dict(s.named_parameters()), **dict(s.named_buffers())} for name, s in self.network.segments.items()}
+
+    def _loss(self, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+        values = self.network(fields)
+        terms = [
+            loss.compute(values[self._prediction(loss.prediction)], self._label(loss.target, fields)) * loss.weight
+            if loss.weight != 1.0
+            else loss.compute(values[self._prediction(loss.prediction)], self._label(loss.target, fields))
+            for loss in self.graph.losses.values()
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def _label(self, target: str, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+        return next(held[target] for held in fields.values() if target in held)
+
+    def _prediction(self, text: str) -> Ref:
+        segment, _, output = text.partition(":")
+        return Ref(segment, output or self.graph.segments[segment].outputs[0])
+
+    def _draw(self, name: str) -> None:
+        if self.network.training:
+            torch.manual_seed(stream(self.seed, "segment", name, self._step))
+
+
+@dataclass
+class _Pile:
+    """Everybody's rows, fetched by cohort and position."""
+
+    graph: SplitGraph
+    holdings: Holdings
+    cohorts: Cohorts
+
+    def rows(self, batch: Batch, calendar: Calendar) -> dict[str, dict[str, Tensor]]:
+        """Return ``{role: {field: rows}}`` of a batch."""
+        ids = self.cohorts.ids[batch.turn][batch.split][calendar.positions(batch).numpy()]
+        turn = self.graph.turns[batch.turn]
+        found = {}
+        for role in data_roles(self.graph):
+            records: Records = self.holdings.party(turn[role]).splits[batch.split]
+            found[role] = records.batch(records.rows_of(ids))
+        return found
+
+
+def _build(
+    network: Joined, specs: Mapping[str, OptimizerSpec]
+) -> tuple[dict[str, torch.optim.Optimizer], dict[str, torch.optim.lr_scheduler.LRScheduler]]:
+    """One optimizer over the whole network where all segments have the same settings, else one each."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    chosen: dict[str, OptimizerSpec] = {}
+    same = len(set(map(repr, specs.values()))) == 1
+    for name, segment in network.segments.items():
+        parameters = [p for p in segment.parameters() if p.requires_grad]
+        if parameters:
+            key = next(iter(specs)) if same else name
+            groups.setdefault(key, []).extend(parameters)
+            chosen[key] = specs[name]
+    optimizers = {key: chosen[key].build(parameters) for key, parameters in groups.items()}
+    schedules = {
+        key: spec.build(optimizers[key]) for key in groups if (spec := chosen[key].schedule) is not None
+    }
+    return optimizers, schedules
