@@ -176,10 +176,10 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path.name} is not an .npz archive", todo="save it with numpy.savez")
-            return {key: archive[key] for key in archive.files}
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
         raise DataError(f"{path.name} is damaged", got=str(error), todo="copy or save it again") from error
     except ValueError as error:
@@ -188,3 +188,4 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             got=str(error),
             todo="it may hold Python objects, which are never loaded: save numbers, not objects",
         ) from error
+    raise DataError(f"{path.name} is not an .npz archive", todo="save it with numpy.savez")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -65,7 +66,7 @@ class Hand:
     """What one party is dealt.
 
     Attributes:
-        name: Number of the party, or the value of the column it stands for.
+        name: Number of the party, or the value of the column it stands for, fit for a file name.
         rows: Positions by split, ascending; a split without rows is left out.
     """
 
@@ -100,7 +101,10 @@ def deal_rows(splits: Mapping[str, Pool], how: Deal) -> tuple[Hand, ...]:
             owners[split] = _held_out_owner(split, pool, names, how)
     dealt = {split: _rows_by_owner(owner, len(names)) for split, owner in owners.items()}
     return tuple(
-        Hand(str(name), {split: rows[party] for split, rows in dealt.items() if len(rows[party])})
+        Hand(
+            _fit_for_a_name(str(name)),
+            {split: rows[party] for split, rows in dealt.items() if len(rows[party])},
+        )
         for party, name in enumerate(names)
     )
 
@@ -187,6 +191,10 @@ def _held_out_owner(split: str, pool: Pool, names: np.ndarray, how: Deal) -> np.
             todo="use test='even' or test='first'",
         )
     return np.searchsorted(names, values)
+
+
+def _fit_for_a_name(value: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", value)
 
 
 def _rows_by_owner(owner: np.ndarray, n: int) -> list[np.ndarray]:

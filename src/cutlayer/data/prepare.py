@@ -127,6 +127,8 @@ class Preparation:
                     f"number: gaps become {imputer.statistics_[i]:.6g}, "
                     f"then minus {scaler.mean_[i]:.6g}, divided by {scaler.scale_[i]:.6g}"
                 )
+                if f"missingindicator_{name}" in self.names:
+                    lines[name] += "; one more output says where gaps were"
         if self.categories:
             encoder = self._transformer.named_transformers_["categories"]
             for name, values, rare in zip(

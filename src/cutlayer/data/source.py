@@ -243,8 +243,9 @@ def _check_like_train(splits: Mapping[str, Pool], split: str) -> None:
     if train.columns != other.columns:
         odd = sorted(set(train.columns) ^ set(other.columns)) or ["their order"]
         raise DataError(f"the raw columns of {split!r} and 'train' differ", got=", ".join(odd))
-    labels = None if isinstance(train.fields.get("y"), LazyField) else other.labels()
-    known = train.labels() if labels is not None else None
+    if any(isinstance(pool.fields.get("y"), LazyField) for pool in (train, other)):
+        return  # every item would have to be read
+    labels, known = other.labels(), train.labels()
     if labels is None or known is None:
         return
     strangers = np.setdiff1d(labels, known)

@@ -199,7 +199,7 @@ def _labels(column: pd.Series[Any], name: str, ids: np.ndarray) -> tuple[Tensor,
         if np.isinf(values).any():
             raise NumericsError(f"label column {name!r} holds infinity")
         whole = bool((values == np.round(values)).all())
-        return torch.from_numpy(values).to(torch.int64 if whole else torch.float32), ()
+        return torch.tensor(values, dtype=torch.int64 if whole else torch.float32), ()
     text = column.astype(object).map(str).to_numpy(dtype=str)
     classes, codes = np.unique(text, return_inverse=True)
     return torch.from_numpy(codes.astype(np.int64)), tuple(classes.tolist())

@@ -1,0 +1,131 @@
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cutlayer.data import csv, frame, parquet
+from cutlayer.errors import DataError, NumericsError
+
+TABLE = pd.DataFrame(
+    {"id": [7, 8, 9, 10], "age": [50.0, None, 40.0, 30.0], "sex": list("fmfm"), "ill": [0, 1, 1, 0]}
+)
+
+
+def test_frame_sets_id_and_label_apart():
+    source = frame(TABLE, id="id", label="ill")
+    pool = source.splits["train"]
+    assert pool.ids.tolist() == [7, 8, 9, 10]
+    assert pool.columns == ["age", "sex"]
+    assert pool.labels().tolist() == [0, 1, 1, 0]
+    assert frame(TABLE, drop=["sex"], about=["ill"]).splits["train"].columns == ["id", "age"]
+
+
+def test_the_users_table_is_left_alone():
+    before = TABLE.copy()
+    frame(TABLE, id="id", label="ill").split_rows(2)
+    pd.testing.assert_frame_equal(TABLE, before)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "codes", "classes"),
+    [
+        ([2, 3, 2, 2], torch.int64, [2, 3, 2, 2], ()),
+        ([1.0, 0.0, 1.0, 0.0], torch.int64, [1, 0, 1, 0], ()),
+        ([0.5, 0.0, 1.0, 0.0], torch.float32, [0.5, 0.0, 1.0, 0.0], ()),
+        (["no", "yes", "no", "no"], torch.int64, [0, 1, 0, 0], ("no", "yes")),
+        ([True, False, True, True], torch.int64, [1, 0, 1, 1], ("False", "True")),
+        (pd.Categorical(list("baab")), torch.int64, [1, 0, 0, 1], ("a", "b")),
+    ],
+)
+def test_labels(values, dtype, codes, classes):
+    source = frame(TABLE.assign(ill=values), label="ill")
+    y = source.splits["train"].fields["y"]
+    assert y.dtype == dtype and y.tolist() == codes and source.classes == classes
+
+
+def test_csv_round_trip(tmp_path):
+    TABLE.to_csv(tmp_path / "a.csv", index=False)
+    source = csv(tmp_path / "a.csv", id="id", label="ill")
+    assert source.splits["train"].ids.tolist() == [7, 8, 9, 10]
+    assert source.splits["train"].table["age"].isna().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("written", "ids"),
+    [
+        (["007", "008"], ["007", "008"]),
+        (["7", "0"], [7, 0]),
+        (["7.0", "8.0"], [7, 8]),
+        (["7", "a8"], ["7", "a8"]),
+    ],
+)
+def test_csv_ids_keep_their_leading_zeros(tmp_path, written, ids):
+    (tmp_path / "a.csv").write_text("id,age\n" + "\n".join(f"{i},{n}" for n, i in enumerate(written)))
+    assert csv(tmp_path / "a.csv", id="id").splits["train"].ids.tolist() == ids
+
+
+def test_csv_with_another_separator(tmp_path):
+    TABLE.to_csv(tmp_path / "a.tsv", index=False, sep="\t")
+    assert csv(tmp_path / "a.tsv", separator="\t").splits["train"].columns == ["id", "age", "sex", "ill"]
+
+
+def test_parquet_round_trip(tmp_path):
+    TABLE.assign(ill=pd.Categorical(["a", "b", "b", "a"])).to_parquet(tmp_path / "a.parquet")
+    source = parquet(tmp_path / "a.parquet", id="id", label="ill")
+    assert source.splits["train"].ids.tolist() == [7, 8, 9, 10]
+    assert source.classes == ("a", "b")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r'pip install "cutlayer\[parquet\]"'):
+        parquet(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", r"a\.csv is empty"),
+        ("id,age\n", r"a\.csv: the table has no rows"),
+        ("idd,age\n1,2\n", r"a\.csv: there is no column 'id'; did you mean 'idd'"),
+        ('id,age\n1,2\n"3,4\n', r"a\.csv is not a well-formed table"),
+        ("id,age\n1,2\n1,3\n", r"a\.csv: ids in column 'id' must be unique.*got 1"),
+        ("id,age\n1,2\n,3\n", r"a\.csv: ids in column 'id' are missing in 1 of 2 rows"),
+    ],
+)
+def test_bad_csv_files(tmp_path, content, says):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DataError, match=says):
+        csv(tmp_path / "a.csv", id="id")
+
+
+def test_bad_files(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="not a Parquet file"):
+        parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_bytes(b"id,age\n1,\xff\xfe\n")
+    with pytest.raises(DataError, match="not a well-formed table"):
+        csv(tmp_path / "a.csv")
+    for read in (csv, parquet):
+        with pytest.raises(DataError, match="no file"):
+            read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: frame(TABLE, label="il"), DataError, "did you mean 'ill'"),
+        (lambda: frame(TABLE, drop=["age", "sez"]), DataError, "did you mean 'sex'"),
+        (lambda: frame(TABLE, label="age"), DataError, "'age' has no value in 1 of 4 rows"),
+        (lambda: frame(TABLE.assign(ill=[0, 1, np.inf, 2]), label="ill"), NumericsError, "infinity"),
+        (lambda: frame(TABLE.iloc[:0]), DataError, "no rows"),
+        (lambda: frame(pd.concat([TABLE, TABLE], axis=1)), DataError, "unique; got age, id, ill, sex"),
+        (lambda: frame(TABLE, fields={"x": np.zeros((4, 2))}), DataError, "cannot be called 'x'"),
+        (lambda: frame(TABLE, fields={"image": np.zeros((3, 2))}), DataError, "got 3 and 4 rows"),
+    ],
+)
+def test_what_is_refused(make, error, says):
+    with pytest.raises(error, match=says):
+        make()
