@@ -19,7 +19,6 @@ from .errors import ConsentError, DataError, StudyError, nearest
 from .graph.split_graph import Joined, SplitGraph
 from .metering.events import Began, Event, Noted
 from .metering.run_log import RunLog
-from .metering.tables import Table
 from .runtime.central import CentralTwin
 from .runtime.cohorts import Cohorts
 from .runtime.optim import OptimizerSpec
@@ -29,6 +28,8 @@ from .schedules import Calendar, Program, RoundRobin, Schedule, check, program_o
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from .metering.tables import Table
 
 __all__ = ["Run", "Study", "Twin"]
 
@@ -338,20 +339,20 @@ class Run:
 
     def save(self, folder: str | Path) -> Path:
         """Write each party's own half to ``folder/<party>/<segment>.safetensors``; halves are never joined here."""
-        from .halves import save_half
+        from .runtime.halves import save_half
 
         for name in self.study.graph.order:
             party = self._simulation.holder(name)
-            save_half(Path(folder) / party.name, self.study, party.name, {name: party.live[name].weights()})
+            save_half(Path(folder) / party.name, self.study.graph, party.name, {name: party.live[name].weights()})
         return Path(folder)
 
     def load(self, folder: str | Path) -> None:
         """Take up the halves that :meth:`save` wrote."""
-        from .halves import load_half
+        from .runtime.halves import load_half
 
         for name in self.study.graph.order:
             party = self._simulation.holder(name)
-            weights = load_half(Path(folder) / party.name, self.study, party.name, name)
+            weights = load_half(Path(folder) / party.name, self.study.graph, party.name, name)
             live = party.live[name]
             state = live.state()
             state.update({f"weight/{key}": tensor for key, tensor in weights.items()})
@@ -373,9 +374,9 @@ class Run:
                 "the joined network is written only when every party agrees", got=f"no consent of {', '.join(missing)}",
                 todo="ask them, or save each party's own half with save()",
             )  # fmt: skip
-        from .halves import save_joined
+        from .runtime.halves import save_joined
 
-        return save_joined(Path(path), self.study, self.weights())
+        return save_joined(Path(path), self.study.graph, self.weights())
 
     def plot(self, folder: str | Path | None = None) -> list[Path]:
         """Draw the run's plots as PNG files and return their paths."""

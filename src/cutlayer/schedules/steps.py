@@ -92,7 +92,8 @@ def _forward(graph: SplitGraph, run: Op, *, labels: bool) -> list[tuple[str, Op,
     for name in graph.order:
         role = graph.segments[name].role
         needed = {ref.segment for ref in graph.wiring[name] if not isinstance(ref, str)}
-        for cut in [c for c in waiting.get(role, []) if c.producer in needed]:
+        due = {cut.source for cut in waiting.get(role, []) if cut.producer in needed}
+        for cut in [c for c in waiting.get(role, []) if c.source in due]:  # frames of one sender come in order
             actions.append((role, Op.RECEIVE, cut.name, cut.source))
             waiting[role].remove(cut)
         actions.append((role, run, name, ""))

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import StudyError
-
-if TYPE_CHECKING:
-    from .study import Study
+from ..errors import StudyError
+from ..graph.split_graph import SplitGraph
 
 __all__ = ["load_half", "save_half", "save_joined"]
 
 
-def save_half(folder: Path, study: Study, party: str, segments: Mapping[str, Mapping[str, Tensor]]) -> None:
+def save_half(folder: Path, graph: SplitGraph, party: str, segments: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Write a party's segments to ``folder/<segment>.safetensors``, with the names the uncut model uses noted."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, weights in segments.items():
-        metadata = {"segment": name, "party": party, "study": study.name, "graph": study.graph.digest}
+        metadata = {"segment": name, "party": party, "configuration": graph.name, "graph": graph.digest}
         _write(folder / f"{name}.safetensors", weights, metadata)
 
 
-def load_half(folder: Path, study: Study, party: str, segment: str) -> dict[str, Tensor]:
+def load_half(folder: Path, graph: SplitGraph, party: str, segment: str) -> dict[str, Tensor]:
     """Return the weights of ``segment`` that ``party`` saved.
 
     Raises:
@@ -36,24 +33,24 @@ def load_half(folder: Path, study: Study, party: str, segment: str) -> dict[str,
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("graph") != study.graph.digest:
+            if metadata.get("graph") != graph.digest:
                 raise StudyError(
                     f"{path} belongs to another graph", party=party, got=f"digest {metadata.get('graph', 'none')[:16]}",
-                    expected=study.graph.digest[:16], todo="load it with the study it was saved from",
+                    expected=graph.digest[:16], todo="load it with the graph it was saved from",
                 )  # fmt: skip
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise StudyError(f"cannot read {path}: {error}", party=party, todo="check the folder given to save()") from error
 
 
-def save_joined(path: Path, study: Study, weights: Mapping[str, Mapping[str, Tensor]]) -> Path:
+def save_joined(path: Path, graph: SplitGraph, weights: Mapping[str, Mapping[str, Tensor]]) -> Path:
     """Write all segments as one file: by the uncut model's own names where it was cut, else ``segment.name``."""
     joined: dict[str, Tensor] = {}
     for segment, state in weights.items():
-        origin = study.graph.segments[segment].origin
+        origin = graph.segments[segment].origin
         joined.update({origin.get(name, f"{segment}.{name}"): tensor for name, tensor in state.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, joined, {"study": study.name, "graph": study.graph.digest})
+    _write(path, joined, {"configuration": graph.name, "graph": graph.digest})
     return path
 
 
