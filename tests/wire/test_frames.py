@@ -82,6 +82,7 @@ MESSAGES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(MESSAGES)
 def test_a_message_comes_back_from_its_frame(sent):
     frame = encode(sent)
@@ -90,6 +91,7 @@ def test_a_message_comes_back_from_its_frame(sent):
     assert encode(decode(frame)) == frame
 
 
+@settings(deadline=None)
 @given(MESSAGES, st.data())
 def test_every_truncation_is_refused(sent, data):
     frame = bytes(encode(sent))
@@ -109,6 +111,7 @@ def test_every_single_flipped_bit_is_refused():
     decode(frame)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.booleans())
 def test_random_bytes_are_refused(noise, dressed):
     if dressed:  # a prelude and a checksum that hold, so that the rest is looked at
@@ -118,7 +121,7 @@ def test_random_bytes_are_refused(noise, dressed):
         decode(noise)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(MESSAGES, st.data())
 def test_whatever_decodes_is_the_one_frame_of_its_message(sent, data):
     frame = bytearray(encode(sent))
