@@ -21,7 +21,9 @@ _STYLE = """
 .cl-loss{fill:#e6f2ea;stroke:#3d7f58}
 text{font-family:system-ui,sans-serif;fill:#23292e} .cl-role{font-size:14px;font-weight:600}
 .cl-name{font-size:13px;font-weight:600;text-anchor:middle} .cl-small{font-size:10px;fill:#5c6770}
-.cl-mid{text-anchor:middle} .cl-label{font-size:11px;fill:#0b4f8a} .cl-share{fill:#a8480a;font-weight:600}
+.cl-mid{text-anchor:middle}
+.cl-label{font-size:11px;fill:#0b4f8a;paint-order:stroke;stroke:#f6f7f5;stroke-width:3px}
+.cl-share{fill:#a8480a;font-weight:600}
 .cl-line{fill:none;stroke:#8a939a;stroke-width:1.3} .cl-cut{fill:none;stroke:#0072b2;stroke-width:2.2}
 .cl-back{fill:none;stroke:#0072b2;stroke-width:1.1;stroke-dasharray:5 3.5}
 .cl-open{fill:none;stroke:#d55e00;stroke-width:2;stroke-dasharray:2 3.5;stroke-linecap:round}
@@ -30,7 +32,7 @@ text{font-family:system-ui,sans-serif;fill:#23292e} .cl-role{font-size:14px;font
 .cl-page{fill:#1b1e21} .cl-lane{fill:#25292d;stroke:#4d555c} .cl-behind{fill:#2f3439;stroke:#4d555c}
 .cl-node{fill:#32383e;stroke:#9aa4ad} .cl-field{fill:#3d3521;stroke:#c9a94f}
 .cl-loss{fill:#233a2c;stroke:#6db288}
-text{fill:#e8eaec} .cl-small{fill:#a9b2ba} .cl-label{fill:#8ec8f2} .cl-share{fill:#ffb27a}
+text{fill:#e8eaec} .cl-small{fill:#a9b2ba} .cl-label{fill:#8ec8f2;stroke:#202428} .cl-share{fill:#ffb27a}
 .cl-line{stroke:#77818a} .cl-tip{fill:#77818a} .cl-cut,.cl-back{stroke:#56b4e9} .cl-cut-tip{fill:#56b4e9}}
 """
 

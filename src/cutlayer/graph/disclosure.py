@@ -1,0 +1,247 @@
+"""The disclosure statement: what leaves a party, to whom, when and how much, and what never does.
+
+It is read off the graph before anything is trained, and written for the person who has to agree to it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..errors import GraphError
+from .describe import Size, count, crew, size_of, spec_text, word
+from .parts import Cut, Role, TensorSpec
+
+if TYPE_CHECKING:
+    from .split_graph import SplitGraph
+
+__all__ = ["statement"]
+
+WIDTH = 100
+
+_LIMITS = (
+    "Activations and gradients are made from the records and the labels, and can tell something about both: "
+    "with effort, a receiver may guess labels from gradients or reconstruct parts of a record from its "
+    "activations. Nothing in this statement measures how much. It lists what is sent while the "
+    "network is trained, evaluated and used. How records were prepared, and how the parties found out which "
+    "records they have in common, was settled before and is not covered."
+)
+
+_NUMBERS = (
+    "A few numbers for each epoch and split, to the other parties of the study: the loss, metrics such as "
+    "accuracy, over how many rows, and the verdict whether training goes on."
+)
+_HEADERS = "With every message: names of the cut and its tensors, their shapes and the number of the step."
+_COUNTS = (
+    "Once, before training: how many rows it has in each split, from which all derive the order of work."
+)
+
+
+def statement(graph: SplitGraph, party: str, batch_size: int) -> str:
+    """Return the disclosure statement of ``party``: about one page of plain text.
+
+    Args:
+        graph: What is trained.
+        party: Whose statement it is.
+        batch_size: Rows in a training batch, for the sizes.
+
+    Raises:
+        GraphError: No party has that name, or the batch size is not positive.
+    """
+    if batch_size < 1:
+        raise GraphError("a batch has at least one row", party=party, got=f"batch_size={batch_size}")
+    role = graph.role_of(party)
+    page = _Page(graph, role, party, batch_size)
+    sections = [
+        (f"WHAT LEAVES {party}", page.leaves()),
+        (f"WHAT COMES IN TO {party}", page.arrives()),
+        (f"WHAT NEVER LEAVES {party}", page.stays()),
+        ("WHAT THIS STATEMENT CANNOT SAY", [_LIMITS]),
+    ]
+    lines = [f"DISCLOSURE STATEMENT OF {party}", "", *page.who()]
+    for title, entries in sections:
+        lines += ["", title]
+        for entry in entries:
+            bullet = "  " if len(entries) == 1 and title.startswith("WHAT THIS") else "  - "
+            lines += textwrap.wrap(
+                entry,
+                WIDTH,
+                initial_indent=bullet,
+                subsequent_indent=" " * len(bullet),
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines) + "\n"
+
+
+class _Page:
+    """The answers of a graph for one party."""
+
+    def __init__(self, graph: SplitGraph, role: Role, party: str, batch_size: int) -> None:
+        self.graph, self.role, self.party, self.batch_size = graph, role, party, batch_size
+        self.segments = graph.segments_of(role.name)
+        self.size = sum((size_of(s.module) for s in self.segments), Size())
+        self.shared = {share.field for share in graph.shares if share.source == role.name}
+        self.labels = {loss.target for loss in graph.losses.values()} & set(role.fields)
+
+    def who(self) -> list[str]:
+        several = len(self.role.parties) > 1
+        place = (
+            f"one of {count(len(self.role.parties), 'party')}: {crew(self.role.parties)}"
+            if several
+            else "its only party"
+        )
+        runs = ", ".join(
+            f"{s.name} ({count(size_of(s.module).parameters, 'parameter')})" for s in self.segments
+        )
+        fields = ", ".join(
+            f"{word(name)} {spec_text(spec)}{' (label)' if name in self.labels else ''}"
+            for name, spec in self.role.fields.items()
+        )
+        return [
+            f"Configuration  {self.graph.name}; digest of the graph {self.graph.digest[:16]}",
+            *_wrapped(f"Role           {self.role.name} ({place})"),
+            *_wrapped(f"Runs           {runs or 'nothing'}"),
+            *_wrapped(f"Holds          {fields or 'no data of its own'}"),
+            f"Batch          B = {count(self.batch_size, 'row')} in training; evaluation may take more",
+        ]
+
+    def leaves(self) -> list[str]:
+        entries = [
+            self._label(cut, "to") for cut in self.graph.cuts_from(self.role.name) if cut.kind == "label"
+        ]
+        entries += [
+            self._activation(cut, "to") for cut in self.graph.cuts_from(self.role.name) if cut.kind != "label"
+        ]
+        entries += [
+            self._gradient(cut, "to") for cut in self.graph.cuts_into(self.role.name) if cut.has_gradient
+        ]
+        entries += self._state("to the others of the role")
+        if self.role.name in self.graph.label_roles:
+            entries.append(_NUMBERS)
+        if len(self.graph.parties) == 1:
+            return ["Nothing: the study has no other party."]
+        return [*entries, _HEADERS, *([_COUNTS] if self.role.fields else [])]
+
+    def arrives(self) -> list[str]:
+        entries = [
+            self._label(cut, "from") for cut in self.graph.cuts_into(self.role.name) if cut.kind == "label"
+        ]
+        entries += [
+            self._activation(cut, "from")
+            for cut in self.graph.cuts_into(self.role.name)
+            if cut.kind != "label"
+        ]
+        entries += [
+            self._gradient(cut, "from") for cut in self.graph.cuts_from(self.role.name) if cut.has_gradient
+        ]
+        entries += self._state("from the others of the role")
+        others = [
+            p.name for p in self.graph.parties if p.role in self.graph.label_roles and p.name != self.party
+        ]
+        if others:
+            entries.append(
+                "A few numbers for each epoch: losses and metrics, and the verdict whether training goes on, "
+                f"from {self._named(others)}."
+            )
+        return entries or ["Nothing."]
+
+    def stays(self) -> list[str]:
+        raw = [name for name in self.role.fields if name not in self.labels]
+        kept = [name for name in self.role.fields if name in self.labels - self.shared]
+        entries = []
+        if raw:
+            entries.append(f"Its raw records: {self._fields(raw)}.")
+        if kept:
+            entries.append(f"Its labels: {self._fields(kept)}. Losses are computed here.")
+        if self.role.fields:
+            entries.append("The ids of its records: no message carries them.")
+        if outputs := self._private_outputs():
+            entries.append(f"Results of its segments that no cut carries: {', '.join(outputs)}.")
+        if self.size.parameters:
+            entries.append(self._weights())
+        return entries or ["It holds nothing of its own that could leave."]
+
+    # Entries
+
+    def _label(self, cut: Cut, way: str) -> str:
+        loud = f"!! LABELS ARE OPENLY SHARED !! The field {word(cut.producer)}, as it is, {way} "
+        return (
+            f"{loud}{self._partners(cut)}: {self._amount(cut.specs)}. "
+            "When: with every training batch and every evaluation batch."
+        )
+
+    def _activation(self, cut: Cut, way: str) -> str:
+        names = ", ".join(map(word, cut.tensors))
+        return (
+            f"Activations over cut {word(cut.name)} ({names} of segment {cut.producer}) {way} "
+            f"{self._partners(cut)}: {self._amount(cut.specs)}. "
+            "When: every training batch, every evaluation batch, and whenever the parties predict together."
+        )
+
+    def _gradient(self, cut: Cut, way: str) -> str:
+        specs = [spec for spec, back in zip(cut.specs, cut.returns_gradient, strict=True) if back]
+        return (
+            f"Gradients over cut {word(cut.backward_name)} (of the loss, by the activations of "
+            f"{cut.producer}) {way} {self._partners(cut)}: {self._amount(specs)}. "
+            "When: every training batch, never in evaluation."
+        )
+
+    def _state(self, way: str) -> list[str]:
+        if len(self.role.parties) == 1 or not self.segments:
+            return []
+        names = ", ".join(s.name for s in self.segments)
+        amount = f"{count(self.size.parameters, 'parameter')}, {count(self.size.state_bytes, 'byte')}"
+        return [
+            f"The state of {names}, {way} {self.role.name}, at the end of a turn: weights and buffers "
+            f"({amount}) and the optimizer's memory (with plain SGD nothing, with momentum one number "
+            "a parameter, with Adam two). It is sealed: whoever passes it on cannot open it."
+        ]
+
+    def _weights(self) -> str:
+        names = ", ".join(s.name for s in self.segments)
+        amount = count(self.size.parameters, "parameter")
+        what = f"the weights, buffers and optimizer state of {names} ({amount})"
+        if len(self.role.parties) == 1:
+            return f"{what[0].upper()}{what[1:]}: no other party ever has them."
+        return f"To any party outside the role {self.role.name}: {what}."
+
+    def _private_outputs(self) -> list[str]:
+        crossing = {(cut.producer, tensor) for cut in self.graph.cuts for tensor in cut.tensors}
+        scored = {loss.prediction.partition(":")[0] for loss in self.graph.losses.values()}
+        return [
+            (f"{word(output)} of {s.name}" if len(s.outputs) > 1 else s.name)
+            + (" (predictions)" if s.name in scored else "")
+            for s in self.segments
+            for output in s.outputs
+            if (s.name, output) not in crossing
+        ]
+
+    def _fields(self, names: Iterable[str]) -> str:
+        return ", ".join(f"{word(name)} {spec_text(self.role.fields[name])}" for name in names)
+
+    def _amount(self, specs: Iterable[TensorSpec | None]) -> str:
+        known = [spec for spec in specs if spec is not None]
+        if not known:
+            return "shape not known before the data is there"
+        row_bytes = sum(spec.sample_bytes for spec in known)
+        shapes = " and ".join(map(str, known))
+        a_batch, a_row = count(row_bytes * self.batch_size, "byte"), count(row_bytes, "byte")
+        return f"{shapes}, {a_batch} a batch ({a_row} a row)"
+
+    def _partners(self, cut: Cut) -> str:
+        """Return who is at the other end of ``cut``, as seen from this party in its own turns."""
+        other = cut.target if cut.source == self.role.name else cut.source
+        turns = [turn for turn in self.graph.turns if turn[self.role.name] == self.party]
+        return self._named(list(dict.fromkeys(turn[other] for turn in turns)), other)
+
+    def _named(self, parties: list[str], role: str = "") -> str:
+        if len(parties) == 1:
+            return parties[0] if parties[0] == role or not role else f"{parties[0]} (role {role})"
+        if not role:
+            return f"{count(len(parties), 'party')} ({crew(parties)})"
+        return f"the one of role {role} whose turn it is ({count(len(parties), 'party')}: {crew(parties)})"
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * 15, break_on_hyphens=False)
