@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import types
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TypeVar
@@ -11,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GraphError, nearest
-from .parts import Cut, Loss, Party, Ref, Role, Segment, Share, TensorSpec, valid_name
+from .parts import Cut, Loss, LossFunction, Party, Ref, Role, Segment, Share, TensorSpec, valid_name
 
 __all__ = ["SplitGraph", "Turn"]
 
-Named = TypeVar("Named", Role, Segment, Loss)
+Named = TypeVar("Named", Role, Segment, Loss, Cut)
 
 Turn = Mapping[str, str]
 """Which party fills each role while one cohort trains: role name -> party name."""
@@ -133,7 +135,7 @@ class SplitGraph:
         from .describe import text
 
         modules = "\n".join(f"{n}: {self.segments[n].module}" for n in self.order)
-        losses = "\n".join(f"{loss.name}: {loss.function}" for loss in self.losses.values())
+        losses = "\n".join(f"{loss.name}: {_function_text(loss.function)}" for loss in self.losses.values())
         return hashlib.sha256("\n".join([text(self), modules, losses]).encode()).hexdigest()
 
     # Descriptions
@@ -195,6 +197,7 @@ class SplitGraph:
                 )
             things = [(id(segment.module), "the module")]
             things += [(id(p), f"parameter {n!r}") for n, p in segment.module.named_parameters()]
+            things += [(id(b), f"buffer {n!r}") for n, b in segment.module.named_buffers()]
             for key, label in things:
                 if key in owner:
                     other, role = owner[key]
@@ -394,7 +397,7 @@ class SplitGraph:
                     Cut(f"{name}->{role}", "activation", segment.role, role, name, tuple(r.output for r in refs),
                         tuple(self.specs.get(r) for r in refs), tuple(self.needs_gradient(r) for r in refs))
                 )  # fmt: skip
-        return tuple(cuts)
+        return tuple(_by_name(cuts, "cut", check=False).values())
 
 
 class Joined(nn.Module):
@@ -417,10 +420,25 @@ class Joined(nn.Module):
         return values
 
 
-def _by_name(things: Iterable[Named], what: str) -> dict[str, Named]:
+def _by_name(things: Iterable[Named], what: str, *, check: bool = True) -> dict[str, Named]:
     found: dict[str, Named] = {}
     for thing in things:
-        if valid_name(thing.name, what) in found:
-            raise GraphError(f"two {what}s are named {thing.name!r}", todo="rename one")
-        found[thing.name] = thing
+        name = valid_name(thing.name, what) if check else thing.name
+        if name in found:
+            raise GraphError(f"two {'losses' if what == 'loss' else what + 's'} are named {name!r}", todo="rename one")
+        found[name] = thing
     return found
+
+
+def _function_text(function: LossFunction) -> str:
+    """Return a loss function's name and settings as text that is the same in every process."""
+    if isinstance(function, functools.partial):
+        settings = ", ".join([*map(repr, function.args), *(f"{k}={v!r}" for k, v in sorted(function.keywords.items()))])
+        return f"partial({_function_text(function.func)}, {settings})"
+    if isinstance(function, nn.Module):
+        own = {k: v for k, v in vars(function).items() if not k.startswith("_") and k != "training"}
+        tensors = {k: t.tolist() for k, t in function.state_dict().items()}
+        return f"{function} {sorted(own.items())} {tensors}"
+    if isinstance(function, types.FunctionType | types.BuiltinFunctionType):
+        return f"{function.__module__}.{function.__qualname__}"
+    return f"{type(function).__module__}.{type(function).__qualname__}"
