@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ..errors import GraphError
+from ..errors import GraphError, nearest
 from .cutting import Pieces, cut_module
 from .merge import merge_module
 from .parts import Loss, LossFunction, Role, Segment, Share, TensorSpec
@@ -191,6 +191,9 @@ def multi_task(
         losses: Loss function by server; cross-entropy unless given.
         weights: Weight of each server's loss; 1 unless given.
     """
+    for server in (*(losses or {}), *(weights or {})):
+        if server not in tops:
+            raise GraphError(f"no server of this graph is named {server!r}", todo=nearest(server, list(tops)))
     builder = _Builder("multi_task", parties, example)
     segments = builder.bottoms(bottoms)
     placed: list[Loss] = []
