@@ -80,7 +80,9 @@ class Study:
             raise StudyError("batch_size must be at least 1", got=str(self.batch_size))
         for split in self.evaluate:
             if split not in ("train", "valid", "test"):
-                raise StudyError(f"no split is named {split!r}", todo=nearest(split, ["train", "valid", "test"]))
+                raise StudyError(
+                    f"no split is named {split!r}", todo=nearest(split, ["train", "valid", "test"])
+                )
         _ = self.optimizers
 
     @property
@@ -90,24 +92,44 @@ class Study:
             return dict.fromkeys(self.graph.order, self.optimizer)
         for name in self.optimizer:
             if name not in self.graph.segments:
-                raise StudyError(f"an optimizer is given for the unknown segment {name!r}", todo=nearest(name, self.graph.order))
-        trained = [n for n in self.graph.order if any(p.requires_grad for p in self.graph.segments[n].module.parameters())]
+                raise StudyError(
+                    f"an optimizer is given for the unknown segment {name!r}",
+                    todo=nearest(name, self.graph.order),
+                )
+        trained = [
+            n
+            for n in self.graph.order
+            if any(p.requires_grad for p in self.graph.segments[n].module.parameters())
+        ]
         missing = [n for n in trained if n not in self.optimizer]
         if missing:
-            raise StudyError(f"segment {missing[0]!r} has no optimizer", todo="give one optimizer for all, or one for each segment")
+            raise StudyError(
+                f"segment {missing[0]!r} has no optimizer",
+                todo="give one optimizer for all, or one for each segment",
+            )
         spare = next(iter(self.optimizer.values()))
         return {name: self.optimizer.get(name, spare) for name in self.graph.order}
 
     @property
     def digest(self) -> str:
         """Hash of all that the parties must agree on: graph, initial weights, schedule, optimizers, seed, settings."""
-        words = [self.graph.digest, self.schedule.describe(), repr(self.optimizers), repr(self.early_stopping)]
-        words += [f"{n}={getattr(self, n)}" for n in ("batch_size", "epochs", "seed", "drop_last", "shuffle", "evaluate")]
+        words = [
+            self.graph.digest,
+            self.schedule.describe(),
+            repr(self.optimizers),
+            repr(self.early_stopping),
+        ]
+        words += [
+            f"{n}={getattr(self, n)}"
+            for n in ("batch_size", "epochs", "seed", "drop_last", "shuffle", "evaluate")
+        ]
         digest = hashlib.sha256("\n".join(words).encode())
         for name in self.graph.order:
             for key, tensor in self.graph.segments[name].module.state_dict().items():
                 digest.update(f"{name}.{key}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(
+                    tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                )
         return digest.hexdigest()
 
     def program(self, holdings: Holdings, epochs: int = 1) -> Program:
@@ -154,7 +176,9 @@ class Study:
         if resume and out is None:
             raise StudyError("resume needs the folder of the run to go on with", todo="give out=")
         if resume and self.early_stopping is not None:
-            raise StudyError("a run with early stopping cannot be resumed", todo="start it anew in another folder")
+            raise StudyError(
+                "a run with early stopping cannot be resumed", todo="start it anew in another folder"
+            )
         cohorts = Cohorts(self.graph, holdings)
         self._check_data(holdings, cohorts)
         calendar = self._calendar(cohorts)
@@ -194,8 +218,15 @@ class Study:
             known = holdings.fields(role.name) if role.name in holdings.roles else {}
             for name, spec in role.fields.items():
                 if role.name in holdings.roles and name not in known:
-                    raise DataError(f"role {role.name!r} does not hold the field {name!r}", todo=nearest(name, list(known)))
-                if spec is not None and known and (tuple(known[name].shape), known[name].dtype) != (spec.shape, spec.dtype):
+                    raise DataError(
+                        f"role {role.name!r} does not hold the field {name!r}",
+                        todo=nearest(name, list(known)),
+                    )
+                if (
+                    spec is not None
+                    and known
+                    and (tuple(known[name].shape), known[name].dtype) != (spec.shape, spec.dtype)
+                ):
                     raise DataError(
                         f"field {name!r} of role {role.name!r} has another shape or type than the graph",
                         got=f"{known[name].dtype} {tuple(known[name].shape)}", expected=str(spec),
@@ -307,7 +338,13 @@ class Run:
         equal = all(torch.equal(a.cpu(), b.detach().cpu()) for a, b in pairs)
         numbers = sum(t.numel() for _, t in pairs)
         words = "equal to the last bit" if equal else "NOT equal"
-        self.note(Noted(subject="central twin", text=f"The {numbers:,} weights of the split network and of its central twin are {words}.", figures={"weights": float(numbers), "equal": float(equal)}))
+        self.note(
+            Noted(
+                subject="central twin",
+                text=f"The {numbers:,} weights of the split network and of its central twin are {words}.",
+                figures={"weights": float(numbers), "equal": float(equal)},
+            )
+        )
         return equal
 
     def note(self, event: Event) -> None:
@@ -343,7 +380,9 @@ class Run:
 
         for name in self.study.graph.order:
             party = self._simulation.holder(name)
-            save_half(Path(folder) / party.name, self.study.graph, party.name, {name: party.live[name].weights()})
+            save_half(
+                Path(folder) / party.name, self.study.graph, party.name, {name: party.live[name].weights()}
+            )
         return Path(folder)
 
     def load(self, folder: str | Path) -> None:
@@ -402,17 +441,28 @@ def _rows_to_predict(graph: SplitGraph, x: Any, simulation: Simulation) -> Holdi
     roles = data_roles(graph, labels=False)
     by_role = x if isinstance(x, Mapping) and set(x) <= set(graph.roles) else {roles[0]: x}
     if set(by_role) != set(roles):
-        raise DataError("predict needs rows of every role with data", got=", ".join(by_role), expected=", ".join(roles))
+        raise DataError(
+            "predict needs rows of every role with data", got=", ".join(by_role), expected=", ".join(roles)
+        )
     parties = []
     count = None
     for role, value in by_role.items():
         fields = value if isinstance(value, Mapping) else {"x": value}
-        tensors = {name: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v) for name, v in fields.items()}
+        tensors = {
+            name: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v)
+            for name, v in fields.items()
+        }
         count = len(next(iter(tensors.values()))) if count is None else count
         if any(len(t) != count for t in tensors.values()):
-            raise DataError("the roles' rows differ in number", got=f"{role}: {[len(t) for t in tensors.values()]}", expected=str(count))
+            raise DataError(
+                "the roles' rows differ in number",
+                got=f"{role}: {[len(t) for t in tensors.values()]}",
+                expected=str(count),
+            )
         for party in graph.roles[role].parties:
-            parties.append(PartyData(name=party, role=role, splits={"test": Records(np.arange(count), tensors)}))
+            parties.append(
+                PartyData(name=party, role=role, splits={"test": Records(np.arange(count), tensors)})
+            )
     return Holdings(tuple(parties))
 
 

@@ -19,7 +19,7 @@ from ..graph.split_graph import Joined, SplitGraph
 from ..metering.metrics import measure
 from ..schedules.calendar import Batch, Calendar
 from ..schedules.steps import data_roles
-from ..seeds import stream
+from ..seeds import at_step, stream
 from .cohorts import Cohorts
 from .optim import OptimizerSpec
 
@@ -87,18 +87,27 @@ class CentralTwin:
                         pair = (values[self._prediction(loss.prediction)], self._label(loss.target, fields))
                         found.setdefault(loss.name, []).append(pair)
         return {
-            name: measure(self.graph.losses[name], torch.cat([p for p, _ in pairs]), torch.cat([y for _, y in pairs]), names)
+            name: measure(
+                self.graph.losses[name],
+                torch.cat([p for p, _ in pairs]),
+                torch.cat([y for _, y in pairs]),
+                names,
+            )
             for name, pairs in found.items()
         }
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Return each segment's parameters and buffers."""
-        return {name: {**dict(s.named_parameters()), **dict(s.named_buffers())} for name, s in self.network.segments.items()}
+        return {
+            name: {**dict(s.named_parameters()), **dict(s.named_buffers())}
+            for name, s in self.network.segments.items()
+        }
 
     def _loss(self, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         values = self.network(fields)
         terms = [
-            loss.compute(values[self._prediction(loss.prediction)], self._label(loss.target, fields)) * loss.weight
+            loss.compute(values[self._prediction(loss.prediction)], self._label(loss.target, fields))
+            * loss.weight
             if loss.weight != 1.0
             else loss.compute(values[self._prediction(loss.prediction)], self._label(loss.target, fields))
             for loss in self.graph.losses.values()
@@ -117,7 +126,7 @@ class CentralTwin:
 
     def _draw(self, name: str) -> None:
         if self.network.training:
-            torch.manual_seed(stream(self.seed, "segment", name, self._step))
+            torch.manual_seed(at_step(stream(self.seed, "segment", name), self._step))
 
 
 @dataclass

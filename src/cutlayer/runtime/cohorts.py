@@ -60,7 +60,10 @@ class Cohorts:
         if len(have) < len(members):
             lacking = sorted(set(members) - set(have))
             if split == "train":
-                raise DataError(f"{lacking[0]!r} has no rows to train on", expected=f"rows that match those of {', '.join(have)}")
+                raise DataError(
+                    f"{lacking[0]!r} has no rows to train on",
+                    expected=f"rows that match those of {', '.join(have)}",
+                )
             return
         if len(members) == 1:
             only = have[members[0]]

@@ -15,7 +15,9 @@ from ..graph.split_graph import SplitGraph
 __all__ = ["load_half", "save_half", "save_joined"]
 
 
-def save_half(folder: Path, graph: SplitGraph, party: str, segments: Mapping[str, Mapping[str, Tensor]]) -> None:
+def save_half(
+    folder: Path, graph: SplitGraph, party: str, segments: Mapping[str, Mapping[str, Tensor]]
+) -> None:
     """Write a party's segments to ``folder/<segment>.safetensors``, with the names the uncut model uses noted."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, weights in segments.items():
@@ -40,7 +42,9 @@ def load_half(folder: Path, graph: SplitGraph, party: str, segment: str) -> dict
                 )  # fmt: skip
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise StudyError(f"cannot read {path}: {error}", party=party, todo="check the folder given to save()") from error
+        raise StudyError(
+            f"cannot read {path}: {error}", party=party, todo="check the folder given to save()"
+        ) from error
 
 
 def save_joined(path: Path, graph: SplitGraph, weights: Mapping[str, Mapping[str, Tensor]]) -> Path:
@@ -62,4 +66,6 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
         new.replace(path)
     except (OSError, SafetensorError) as error:
         new.unlink(missing_ok=True)
-        raise StudyError(f"cannot write {path}: {error}", todo="make room on the disk, or choose another folder") from error
+        raise StudyError(
+            f"cannot write {path}: {error}", todo="make room on the disk, or choose another folder"
+        ) from error

@@ -38,13 +38,13 @@ class LiveSegment:
         self.optimizer = spec.build(self.parameters) if self.parameters else None
         self.schedule = spec.schedule.build(self.optimizer) if self.optimizer and spec.schedule else None
         self._weights: State = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
-        self._training = self.module.training
+        self.training = self.module.training
 
     def mode(self, training: bool) -> None:
         """Put the module in training or evaluation mode."""
-        if self._training is not training:
+        if self.training is not training:
             self.module.train(training)
-            self._training = training
+            self.training = training
 
     def step(self) -> None:
         """Do the optimizer's step and forget the gradients."""
@@ -70,7 +70,9 @@ class LiveSegment:
         state: State = {f"weight/{name}": tensor.detach() for name, tensor in self._weights.items()}
         scalars: dict[str, object] = {}
         if self.optimizer is not None:
-            scalars["groups"] = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
+            scalars["groups"] = [
+                {k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups
+            ]
             slots: dict[str, object] = {}
             for index, parameter in enumerate(self.parameters):
                 for slot, value in self.optimizer.state.get(parameter, {}).items():
@@ -80,7 +82,9 @@ class LiveSegment:
                         slots[f"{index}/{slot}"] = value
             scalars["slots"] = slots
         if self.schedule is not None:
-            scalars["schedule"] = {k: v for k, v in self.schedule.state_dict().items() if not k.startswith("_get_")}
+            scalars["schedule"] = {
+                k: v for k, v in self.schedule.state_dict().items() if not k.startswith("_get_")
+            }
         state[_SCALARS] = _to_bytes(scalars, self.name)
         return state
 
@@ -119,7 +123,11 @@ class LiveSegment:
     def _check(self, weights: Mapping[str, Tensor]) -> None:
         if weights.keys() != self._weights.keys():
             wrong = sorted(weights.keys() ^ self._weights.keys())
-            raise FrameError(f"the state is not one of segment {self.name!r}", got=f"differing names {wrong[:5]}", todo="both sides must load the same study")
+            raise FrameError(
+                f"the state is not one of segment {self.name!r}",
+                got=f"differing names {wrong[:5]}",
+                todo="both sides must load the same study",
+            )
         for name, tensor in weights.items():
             own = self._weights[name]
             if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):

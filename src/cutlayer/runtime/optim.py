@@ -77,9 +77,13 @@ class OptimizerSpec:
             StudyError: PyTorch refuses the settings.
         """
         try:
-            made: torch.optim.Optimizer = getattr(torch.optim, self.name)(list(parameters), **dict(self.settings))
+            made: torch.optim.Optimizer = getattr(torch.optim, self.name)(
+                list(parameters), **dict(self.settings)
+            )
         except (ValueError, TypeError, RuntimeError) as error:
-            raise StudyError(f"PyTorch refuses {self!r}: {error}", todo="correct the optimizer's settings") from error
+            raise StudyError(
+                f"PyTorch refuses {self!r}: {error}", todo="correct the optimizer's settings"
+            ) from error
         return made
 
     def __repr__(self) -> str:
@@ -106,7 +110,11 @@ def optimizer(name: str, **settings: Any) -> OptimizerSpec:
     _refuse(name, known)
     schedule, every = settings.pop("schedule", None), settings.pop("every", "epoch")
     if schedule is not None and not isinstance(schedule, ScheduleSpec):
-        raise StudyError("schedule= wants a learning-rate schedule", got=repr(schedule), expected="e.g. optim.StepLR(step_size=10)")
+        raise StudyError(
+            "schedule= wants a learning-rate schedule",
+            got=repr(schedule),
+            expected="e.g. optim.StepLR(step_size=10)",
+        )
     _check_settings(getattr(torch.optim, name), settings, skip={"params"}, extra={"schedule", "every"})
     return OptimizerSpec(name, tuple(sorted(settings.items())), schedule, every)
 
@@ -137,7 +145,9 @@ def __getattr__(name: str) -> Callable[..., OptimizerSpec | ScheduleSpec]:
 
 
 def _names(module: Any, base: type) -> list[str]:
-    return [n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, base) and c is not base]
+    return [
+        n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, base) and c is not base
+    ]
 
 
 def _refuse(name: str, known: list[str]) -> None:

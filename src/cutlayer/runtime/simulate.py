@@ -23,14 +23,16 @@ from ..metering.run_log import RunLog
 from ..schedules.actions import Op
 from ..schedules.base import Schedule, verdict
 from ..schedules.calendar import Batch, Calendar
-from ..schedules.steps import prediction_step
+from ..schedules.steps import flat, prediction_step
 from ..transports import MemoryHub
 from ..wire import PlainSeal
 from .blueprint import Blueprint
 from .cohorts import Cohorts
+from .evaluation import take_scores
 from .live import State, Workshop
 from .optim import OptimizerSpec
 from .party import Circumstances, LocalParty
+from .performing import Performer
 from .snapshots import Snapshots
 from .stopping import EarlyStopping, Judge
 
@@ -97,7 +99,13 @@ class Simulation:
         log: RunLog,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.graph, self.schedule, self.calendar, self.settings, self.log = graph, schedule, calendar, settings, log
+        self.graph, self.schedule, self.calendar, self.settings, self.log = (
+            graph,
+            schedule,
+            calendar,
+            settings,
+            log,
+        )
         self.progress = Progress(epochs=settings.epochs, steps=calendar.steps() * settings.epochs)
         self.meter = Meter()
         self.best_epoch = -1
@@ -112,6 +120,7 @@ class Simulation:
             check_finite=settings.check_finite, metrics=settings.metrics, note=log.write, on_loss=self._loss, judge=judge,
         )  # fmt: skip
         self.parties = self._place(holdings, cohorts)
+        self.performer = Performer(self.parties, self.meter)
         self.snapshots = Snapshots(log.folder)
         self._note_places()
 
@@ -135,7 +144,9 @@ class Simulation:
         with _own_randomness():
             for epoch in range(start, self.settings.epochs):
                 if self._epoch(epoch):
-                    self.reason = f"no better {stopping.metric} for {stopping.patience} epochs" if stopping else ""
+                    self.reason = (
+                        f"no better {stopping.metric} for {stopping.patience} epochs" if stopping else ""
+                    )
                     break
             if stopping is not None and self.best_epoch >= 0:
                 self._go_back()
@@ -151,29 +162,31 @@ class Simulation:
         """Do one epoch; return whether to stop."""
         began = time.perf_counter()
         self.progress.epoch, self.progress.totals = epoch, {}
-        parties = self.parties
-        for action in self.schedule.epoch(self.graph, self.calendar, epoch):
-            parties[action.party].perform(action)
+        self.performer.perform(self.schedule.epoch(self.graph, self.calendar, epoch))
         totals = {name: total / max(rows, 1.0) for name, (total, rows) in self.progress.totals.items()}
         rows = int(max((rows for _, rows in self.progress.totals.values()), default=0))
         self.log.write(
-            EpochEnded(epoch=epoch, steps=self.calendar.steps(), rows=rows, losses=totals, seconds=time.perf_counter() - began)
+            EpochEnded(
+                epoch=epoch,
+                steps=self.calendar.steps(),
+                rows=rows,
+                losses=totals,
+                seconds=time.perf_counter() - began,
+            )
         )
         for split in self._splits():
-            for action in self.schedule.evaluation(self.graph, self.calendar, epoch, split):
-                parties[action.party].perform(action)
+            self.performer.perform(self.schedule.evaluation(self.graph, self.calendar, epoch, split))
         stop = self._verdict(epoch)
         for event in self.meter.drain(epoch):
             self.log.write(event)
-        self.snapshots.keep(epoch, {name: party.live for name, party in parties.items() if party.live})
+        self.snapshots.keep(epoch, {name: party.live for name, party in self.parties.items() if party.live})
         return stop
 
     def _verdict(self, epoch: int) -> bool:
         stopping = self.settings.early_stopping
         if stopping is None:
             return False
-        for action in verdict(self.graph, self.calendar, epoch, stopping.split):
-            self.parties[action.party].perform(action)
+        self.performer.perform(verdict(self.graph, self.calendar, epoch, stopping.split))
         decided = next(p.verdict for p in self.parties.values() if p.verdict.name)
         if decided.best:
             self.best_epoch = epoch
@@ -221,7 +234,10 @@ class Simulation:
 
         The parties that hold the state now do it together, over the same cuts as in training.
         """
-        turn = {role: (self._holders().get(role) or parties.parties[0]) for role, parties in self.graph.roles.items()}
+        turn = {
+            role: (self._holders().get(role) or parties.parties[0])
+            for role, parties in self.graph.roles.items()
+        }
         index = next(i for i, t in enumerate(self.graph.turns) if all(t[r] == p for r, p in turn.items()))
         cohorts = Cohorts(self.graph, holdings, labels=False)
         calendar = Calendar(cohorts.rows, 1, evaluation_batch_size=batch_size)
@@ -231,22 +247,21 @@ class Simulation:
             parties = self._place(holdings, cohorts)
             for name, party in parties.items():
                 party.live = self.parties[name].live
+            batches = [Batch(split, index, 0, number) for number in range(calendar.batches(index, split))]
             with _own_randomness():
-                for number in range(calendar.batches(index, split)):
-                    for action in prediction_step(self.graph, self.graph.turns[index], number, str(Batch(split, index, 0, number))):
-                        parties[action.party].perform(action)
+                Performer(parties, self.shared.meter).perform(
+                    prediction_step(self.graph, index, batch.index, batch) for batch in batches
+                )
         finally:
             self.shared = shared
         return {
-            name: {loss: party.take_scores(loss)[0] for loss in list(party.scored)}
+            name: {loss: take_scores(party, loss)[0] for loss in list(party.scored)}
             for name, party in parties.items()
             if party.scored
         }
 
     def _holders(self) -> dict[str, str]:
-        return {
-            self.graph.segments[name].role: self.holder(name).name for name in self.graph.order
-        }
+        return {self.graph.segments[name].role: self.holder(name).name for name in self.graph.order}
 
     # Small parts
 
@@ -267,7 +282,10 @@ class Simulation:
                 todo="hold rows out (hold_out(valid=0.1)), or name another split",
             )
         if stopping.split not in self.settings.evaluate:
-            raise StudyError(f"early stopping judges by {stopping.split!r}, which is not evaluated", got=", ".join(self.settings.evaluate))
+            raise StudyError(
+                f"early stopping judges by {stopping.split!r}, which is not evaluated",
+                got=", ".join(self.settings.evaluate),
+            )
         return Judge(stopping, stopping.loss or next(iter(self.graph.losses)))
 
     def _note_places(self) -> None:
@@ -296,7 +314,7 @@ def _with_calendar(shared: Circumstances, calendar: Calendar) -> Circumstances:
 def batches_of(schedule: Schedule, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Batch]:
     """Yield the training batches of ``epoch`` in the order in which the schedule's program uses them."""
     step = -1
-    for action in schedule.epoch(graph, calendar, epoch):
+    for action in flat(schedule.epoch(graph, calendar, epoch)):
         if action.op is Op.LOAD and action.step != step:
             step = action.step
             yield Batch.parse(action.what)

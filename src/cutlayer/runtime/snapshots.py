@@ -78,6 +78,9 @@ class Snapshots:
                 for file in files:
                     states.setdefault(file.parent.name, {})[file.stem] = load_file(file)
             except (OSError, ValueError, KeyError, SafetensorError) as error:
-                raise LogError(f"the snapshot in {path} is damaged: {error}", todo="delete that folder and start the run anew") from error
+                raise LogError(
+                    f"the snapshot in {path} is damaged: {error}",
+                    todo="delete that folder and start the run anew",
+                ) from error
             return epoch, states
         return -1, {}

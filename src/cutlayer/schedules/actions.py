@@ -22,7 +22,7 @@ are their gradients on the way back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -95,13 +95,20 @@ class Action(NamedTuple):
         """
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise ProgramError(f"not an action: {line.strip()!r}", expected="'@step party op what [to|from party]'")
+            raise ProgramError(
+                f"not an action: {line.strip()!r}", expected="'@step party op what [to|from party]'"
+            )
         step, party, word, what, _, peer, _, via = match.groups()
         if word not in Op._value2member_map_:
-            raise ProgramError(f"not an action: {line.strip()!r}", todo=nearest(word, [op.value for op in Op]))
+            raise ProgramError(
+                f"not an action: {line.strip()!r}", todo=nearest(word, [op.value for op in Op])
+            )
         op = Op(word)
         if (op in _PREPOSITION) != (peer is not None):
-            raise ProgramError(f"not an action: {line.strip()!r}", expected=f"'{word}' {'with' if op in _PREPOSITION else 'without'} another party")
+            raise ProgramError(
+                f"not an action: {line.strip()!r}",
+                expected=f"'{word}' {'with' if op in _PREPOSITION else 'without'} another party",
+            )
         return Action(int(step), party, op, what, peer or "", via or "")
 
 
@@ -126,9 +133,6 @@ class Program(tuple[Action, ...]):
     @staticmethod
     def parse(text: str) -> Program:
         """Return the program that ``text`` prints, one action a line; blank lines and ``#`` lines are skipped."""
-        return Program(Action.parse(line) for line in text.splitlines() if line.strip() and not line.startswith("#"))
-
-
-def only(actions: Iterable[Action], party: str) -> Iterator[Action]:
-    """Yield what ``party`` does, without building the whole program."""
-    return (action for action in actions if action.party == party)
+        return Program(
+            Action.parse(line) for line in text.splitlines() if line.strip() and not line.startswith("#")
+        )

@@ -8,6 +8,7 @@ from typing import Protocol
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op, Program
 from .calendar import Calendar
+from .steps import Step, flat
 
 __all__ = ["Schedule", "program_of", "verdict"]
 
@@ -17,11 +18,13 @@ class Schedule(Protocol):
 
     name: str
 
-    def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action]:
+    def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the training actions of ``epoch``, those of all parties merged."""
         ...
 
-    def evaluation(self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str) -> Iterator[Action]:
+    def evaluation(
+        self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str
+    ) -> Iterator[Action | Step]:
         """Yield the actions that measure the network on ``split`` after ``epoch``."""
         ...
 
@@ -57,7 +60,7 @@ def program_of(
     """Return the whole program of all parties for ``epochs`` epochs, to print, compare and check."""
     actions: list[Action] = []
     for epoch in range(epochs):
-        actions += schedule.epoch(graph, calendar, epoch)
+        actions += flat(schedule.epoch(graph, calendar, epoch))
         for split in splits:
-            actions += schedule.evaluation(graph, calendar, epoch, split)
+            actions += flat(schedule.evaluation(graph, calendar, epoch, split))
     return Program(actions)

@@ -79,7 +79,9 @@ class Calendar:
     def positions(self, batch: Batch) -> Tensor:
         """Return the rows of ``batch`` as positions among its cohort's common rows: int64 [<= batch size]."""
         size = self._size(batch.split)
-        return self._order(batch.turn, batch.split, batch.epoch)[batch.index * size : (batch.index + 1) * size]
+        return self._order(batch.turn, batch.split, batch.epoch)[
+            batch.index * size : (batch.index + 1) * size
+        ]
 
     def _size(self, split: str) -> int:
         return self.batch_size if split == "train" else self.evaluation_batch_size

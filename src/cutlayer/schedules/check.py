@@ -39,7 +39,9 @@ class _Check:
     def __init__(self, lists: dict[str, list[Action]], graph: SplitGraph) -> None:
         self.lists = lists
         self.graph = graph
-        self.cuts = {cut.name: cut for cut in graph.cuts} | {c.backward_name: c for c in graph.cuts if c.has_gradient}
+        self.cuts = {cut.name: cut for cut in graph.cuts} | {
+            c.backward_name: c for c in graph.cuts if c.has_gradient
+        }
         self.position = dict.fromkeys(lists, 0)
         self.channels: dict[tuple[str, str], deque[Action]] = defaultdict(deque)
         self.done: dict[str, set[tuple[object, ...]]] = defaultdict(set)
@@ -50,7 +52,10 @@ class _Check:
     def run(self) -> int:
         for party in self.lists:
             if party not in self.roles:
-                raise ProgramError(f"the program names {party!r}, who is not in the graph", todo=nearest(party, list(self.roles)))
+                raise ProgramError(
+                    f"the program names {party!r}, who is not in the graph",
+                    todo=nearest(party, list(self.roles)),
+                )
         while any(self.position[p] < len(actions) for p, actions in self.lists.items()):
             row: dict[str, str] = {}
             self.grid.append(row)
@@ -87,7 +92,9 @@ class _Check:
         self.done[action.party].add((action.op, action.what, action.step))
 
     def _waits(self, action: Action) -> bool:
-        return action.op in (Op.RECEIVE, Op.TAKE, Op.HEAR, Op.RELAY) and not self.channels[self._channel(action)]
+        return (
+            action.op in (Op.RECEIVE, Op.TAKE, Op.HEAR, Op.RELAY) and not self.channels[self._channel(action)]
+        )
 
     def _channel(self, action: Action) -> tuple[str, str]:
         """Where the frame of a receiving action comes from."""
@@ -96,7 +103,10 @@ class _Check:
     def _arrived(self, action: Action) -> Action:
         frame = self.channels[self._channel(action)].popleft()
         if (frame.what, frame.step) != (action.what, action.step):
-            self._fail(action, f"the next frame from {self._channel(action)[0]} is {frame.what!r} of step {frame.step}")
+            self._fail(
+                action,
+                f"the next frame from {self._channel(action)[0]} is {frame.what!r} of step {frame.step}",
+            )
         return frame
 
     def _did(self, action: Action, *ops: Op, what: str) -> bool:
@@ -105,7 +115,11 @@ class _Check:
     def _segment(self, action: Action) -> None:
         segment = self.graph.segments.get(action.what)
         if segment is None:
-            self._fail(action, f"no segment is named {action.what!r}", nearest(action.what, list(self.graph.segments)))
+            self._fail(
+                action,
+                f"no segment is named {action.what!r}",
+                nearest(action.what, list(self.graph.segments)),
+            )
         elif segment.role != self.roles[action.party]:
             self._fail(action, f"segment {action.what!r} is placed on role {segment.role!r}")
         elif segment.role in self.away[action.party]:
@@ -131,7 +145,9 @@ class _Check:
     def _loss(self, action: Action) -> None:
         loss = self.graph.losses.get(action.what)
         if loss is None:
-            self._fail(action, f"no loss is named {action.what!r}", nearest(action.what, list(self.graph.losses)))
+            self._fail(
+                action, f"no loss is named {action.what!r}", nearest(action.what, list(self.graph.losses))
+            )
             return
         if not self._did(action, Op.FORWARD, Op.INFER, what=loss.prediction.partition(":")[0]):
             self._fail(action, f"its prediction {loss.prediction!r} is not made yet")
@@ -151,7 +167,9 @@ class _Check:
             self._fail(action, "backward before its forward")
         role = self.roles[action.party]
         for loss in self.graph.losses.values():
-            if loss.prediction.partition(":")[0] == action.what and not self._did(action, Op.LOSS, what=loss.name):
+            if loss.prediction.partition(":")[0] == action.what and not self._did(
+                action, Op.LOSS, what=loss.name
+            ):
                 self._fail(action, f"loss {loss.name!r} is not computed yet")
         for output in self.graph.segments[action.what].outputs:
             for reader in self.graph.consumers(Ref(action.what, output)):
@@ -160,7 +178,9 @@ class _Check:
                     continue
                 if reader_role == role and not self._did(action, Op.BACKWARD, what=reader):
                     self._fail(action, f"segment {reader!r}, which reads it, has not gone backward yet")
-                if reader_role != role and not self._did(action, Op.RECEIVE, what=f"{action.what}<-{reader_role}"):
+                if reader_role != role and not self._did(
+                    action, Op.RECEIVE, what=f"{action.what}<-{reader_role}"
+                ):
                     self._fail(action, f"the gradient {action.what}<-{reader_role} has not been received")
 
     def _step(self, action: Action) -> None:
@@ -180,7 +200,11 @@ class _Check:
             ready = self._did(action, Op.FORWARD, Op.INFER, what=cut.producer)
         else:
             readers = [n for n in self.graph.order if self.graph.segments[n].role == cut.target]
-            reads = [n for n in readers if any(isinstance(r, Ref) and r.segment == cut.producer for r in self.graph.wiring[n])]
+            reads = [
+                n
+                for n in readers
+                if any(isinstance(r, Ref) and r.segment == cut.producer for r in self.graph.wiring[n])
+            ]
             ready = all(self._did(action, Op.BACKWARD, what=n) for n in reads)
         if not ready:
             self._fail(action, "sent before it is made")
@@ -213,14 +237,21 @@ class _Check:
     def _fail(self, action: Action, why: str, todo: str | None = None) -> None:
         self.grid[-1][action.party] = f"@{action.step} {action.op.value} {action.what} <-- ERROR HERE"
         raise ProgramError(
-            f"'{action}' cannot be performed: {why}\n{self.picture()}", party=action.party, step=action.step, todo=todo
+            f"'{action}' cannot be performed: {why}\n{self.picture()}",
+            party=action.party,
+            step=action.step,
+            todo=todo,
         )
 
     def _deadlock(self) -> None:
-        waiting = [actions[self.position[p]] for p, actions in self.lists.items() if self.position[p] < len(actions)]
+        waiting = [
+            actions[self.position[p]] for p, actions in self.lists.items() if self.position[p] < len(actions)
+        ]
         for action in waiting:
             self.grid[-1][action.party] += " <-- ERROR HERE"
-        senders = "; ".join(f"{a.party} waits for {a.what} (step {a.step}) from {self._channel(a)[0]}" for a in waiting)
+        senders = "; ".join(
+            f"{a.party} waits for {a.what} (step {a.step}) from {self._channel(a)[0]}" for a in waiting
+        )
         what = "deadlock, nobody can go on" if len(waiting) > 1 else "a receive without its send"
         raise ProgramError(f"{what}: {senders}\n{self.picture()}")
 
@@ -228,7 +259,9 @@ class _Check:
         for (sender, receiver), frames in self.channels.items():
             if frames:
                 raise ProgramError(
-                    f"'{frames[0]}' is never received by {receiver}\n{self.picture()}", party=sender, step=frames[0].step
+                    f"'{frames[0]}' is never received by {receiver}\n{self.picture()}",
+                    party=sender,
+                    step=frames[0].step,
                 )
 
     def picture(self) -> str:

@@ -10,7 +10,7 @@ from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import Batch, Calendar
-from .steps import data_roles, evaluation_step, hand_over, training_step
+from .steps import Step, data_roles, evaluation_step, hand_over, training_step
 
 __all__ = ["RoundRobin"]
 
@@ -33,14 +33,18 @@ class RoundRobin:
         if self.handover not in ("peer", "server"):
             raise StudyError(f"handover={self.handover!r}", todo=nearest(self.handover, ["peer", "server"]))
         if self.turn < 0:
-            raise StudyError("a turn has at least one batch", got=str(self.turn), todo="0 means a whole epoch of the client's data")
+            raise StudyError(
+                "a turn has at least one batch",
+                got=str(self.turn),
+                todo="0 means a whole epoch of the client's data",
+            )
 
     def describe(self) -> str:
         """Return the settings in one line."""
         length = f"{self.turn} batches" if self.turn else "an epoch of the client's data"
         return f"round robin, a turn is {length}, hand-over {'peer to peer' if self.handover == 'peer' else 'through the server'}"
 
-    def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action]:
+    def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the turns of ``epoch``: hand-over, then the turn's training steps; at the end the learning rate moves on."""
         step = epoch * calendar.steps()
         holder = self._holder(calendar, epoch)
@@ -48,7 +52,7 @@ class RoundRobin:
             yield from self._pass_on(graph, holder, turn, step)
             holder = turn
             for index in range(first, first + count):
-                yield from training_step(graph, graph.turns[turn], step, str(Batch("train", turn, epoch, index)))
+                yield training_step(graph, turn, step, Batch("train", turn, epoch, index))
                 step += 1
         if holder is None:
             return
@@ -56,7 +60,9 @@ class RoundRobin:
             if any(p.requires_grad for p in graph.segments[name].module.parameters()):
                 yield Action(step, graph.turns[holder][graph.segments[name].role], Op.ADVANCE, name)
 
-    def evaluation(self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str) -> Iterator[Action]:
+    def evaluation(
+        self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str
+    ) -> Iterator[Action | Step]:
         """Yield one round over the parties that have rows of ``split``, then the metrics at the label holders."""
         step = (epoch + 1) * calendar.steps()
         holder = self._last_trained(calendar)
@@ -67,7 +73,7 @@ class RoundRobin:
             yield from self._pass_on(graph, holder, turn, step)
             holder = turn
             for index in range(calendar.batches(turn, split)):
-                yield from evaluation_step(graph, graph.turns[turn], step, str(Batch(split, turn, epoch, index)))
+                yield evaluation_step(graph, turn, step, Batch(split, turn, epoch, index))
             scored.update({graph.turns[turn][role]: None for role in graph.label_roles})
         # The state goes back to where training left it, so that training needs to know of no evaluation.
         if holder is not None:
@@ -93,7 +99,9 @@ class RoundRobin:
         """Return the turn whose parties hold the state when ``epoch`` begins; nobody at the very start."""
         return self._last_trained(calendar) if epoch else None
 
-    def _pass_on(self, graph: SplitGraph, holder: int | None, turn: int | None, step: int) -> Iterator[Action]:
+    def _pass_on(
+        self, graph: SplitGraph, holder: int | None, turn: int | None, step: int
+    ) -> Iterator[Action]:
         """Yield the hand-over from one turn's parties to the next one's, for each role that has many parties."""
         if holder is None or turn is None:
             return

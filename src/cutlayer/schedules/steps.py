@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from ..graph.parts import Cut
-from ..graph.split_graph import SplitGraph, Turn
+from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
+from .calendar import Batch
 
-__all__ = ["data_roles", "evaluation_step", "hand_over", "training_step"]
+__all__ = [
+    "Step",
+    "Template",
+    "data_roles",
+    "evaluation_step",
+    "flat",
+    "hand_over",
+    "prediction_step",
+    "training_step",
+]
 
-Template = tuple[tuple[str, Op, str, str], ...]
-"""Actions with roles in place of parties: (role, op, what, peer role)."""
+Template = tuple[Action, ...]
+"""The actions of a step that is not numbered yet: step 0, and an empty ``what`` where the batch is to be named."""
+
+Roles = tuple[tuple[str, Op, str, str], ...]
+"""A template with roles in place of parties: (role, op, what, peer role)."""
 
 
-def training_step(graph: SplitGraph, turn: Turn, step: int, batch: str) -> Iterator[Action]:
-    """Yield one step: load, forward over the cuts, loss, backward over the cuts, optimizer steps.
+class Step(NamedTuple):
+    """One step of a schedule: actions that are alike in every step but for its number and batch.
+
+    Attributes:
+        template: The actions.
+        step: The step's number.
+        batch: The batch to load.
+    """
+
+    template: Template
+    step: int
+    batch: str
+
+    def actions(self) -> Iterator[Action]:
+        """Yield the step's actions."""
+        for action in self.template:
+            yield action._replace(step=self.step, what=action.what or self.batch)
+
+
+def flat(program: Iterable[Action | Step]) -> Iterator[Action]:
+    """Yield a program's actions one by one."""
+    for item in program:
+        if isinstance(item, Step):
+            yield from item.actions()
+        else:
+            yield item
+
+
+def training_step(graph: SplitGraph, turn: int, step: int, batch: Batch) -> Step:
+    """Return one step: load, forward over the cuts, loss, backward over the cuts, optimizer steps.
 
     Gradients leave before the sender's own optimizer step, so the receiver need not wait for it.
     """
-    return _fill(_training_template(graph), turn, step, batch)
+    return Step(_placed(graph, turn, "train"), step, str(batch))
 
 
-def evaluation_step(graph: SplitGraph, turn: Turn, step: int, batch: str) -> Iterator[Action]:
-    """Yield one evaluation step: load, forward without gradients, predictions and labels noted."""
-    return _fill(_evaluation_template(graph, with_labels=True), turn, step, batch)
+def evaluation_step(graph: SplitGraph, turn: int, step: int, batch: Batch) -> Step:
+    """Return one evaluation step: load, forward without gradients, predictions and labels noted."""
+    return Step(_placed(graph, turn, "evaluate"), step, str(batch))
 
 
-def prediction_step(graph: SplitGraph, turn: Turn, step: int, batch: str) -> Iterator[Action]:
-    """Yield one step of joint inference: as in evaluation, but no labels are needed anywhere."""
-    return _fill(_evaluation_template(graph, with_labels=False), turn, step, batch)
+def prediction_step(graph: SplitGraph, turn: int, step: int, batch: Batch) -> Step:
+    """Return one step of joint inference: as in evaluation, but no labels are needed anywhere."""
+    return Step(_placed(graph, turn, "predict"), step, str(batch))
 
 
 def hand_over(role: str, giver: str, taker: str, step: int, via: str = "") -> Iterator[Action]:
@@ -46,17 +88,24 @@ def data_roles(graph: SplitGraph, *, labels: bool = True) -> tuple[str, ...]:
     fields = {graph.segments[n].role for n in graph.order for r in graph.wiring[n] if isinstance(r, str)}
     if labels:
         fields |= {s.source for s in graph.shares}
-        fields |= {loss.role for loss in graph.losses.values() if loss.target in graph.roles[loss.role].fields}
+        fields |= {
+            loss.role for loss in graph.losses.values() if loss.target in graph.roles[loss.role].fields
+        }
     return tuple(role for role in graph.roles if role in fields)
 
 
-def _fill(template: Template, turn: Turn, step: int, batch: str) -> Iterator[Action]:
-    for role, op, what, peer in template:
-        yield Action(step, turn[role], op, what or batch, turn[peer] if peer else "")
+@lru_cache(maxsize=4096)
+def _placed(graph: SplitGraph, turn: int, what: str) -> Template:
+    """Return the template of a turn's parties; always the same object, which performers recognise."""
+    roles = _training(graph) if what == "train" else _evaluation(graph, with_labels=what == "evaluate")
+    party = graph.turns[turn]
+    return tuple(
+        Action(0, party[role], op, word, party[peer] if peer else "") for role, op, word, peer in roles
+    )
 
 
 @lru_cache(maxsize=64)
-def _training_template(graph: SplitGraph) -> Template:
+def _training(graph: SplitGraph) -> Roles:
     actions = [(role, Op.LOAD, "", "") for role in data_roles(graph)]
     actions += _forward(graph, Op.FORWARD, labels=True)
     actions += [(loss.role, Op.LOSS, loss.name, "") for loss in graph.losses.values()]
@@ -74,7 +123,7 @@ def _training_template(graph: SplitGraph) -> Template:
 
 
 @lru_cache(maxsize=64)
-def _evaluation_template(graph: SplitGraph, with_labels: bool) -> Template:
+def _evaluation(graph: SplitGraph, with_labels: bool) -> Roles:
     actions = [(role, Op.LOAD, "", "") for role in data_roles(graph, labels=with_labels)]
     actions += _forward(graph, Op.INFER, labels=with_labels)
     actions += [(loss.role, Op.SCORE, loss.name, "") for loss in graph.losses.values()]
@@ -93,7 +142,9 @@ def _forward(graph: SplitGraph, run: Op, *, labels: bool) -> list[tuple[str, Op,
         role = graph.segments[name].role
         needed = {ref.segment for ref in graph.wiring[name] if not isinstance(ref, str)}
         due = {cut.source for cut in waiting.get(role, []) if cut.producer in needed}
-        for cut in [c for c in waiting.get(role, []) if c.source in due]:  # frames of one sender come in order
+        for cut in [
+            c for c in waiting.get(role, []) if c.source in due
+        ]:  # frames of one sender come in order
             actions.append((role, Op.RECEIVE, cut.name, cut.source))
             waiting[role].remove(cut)
         actions.append((role, run, name, ""))
@@ -117,15 +168,12 @@ def _returned(graph: SplitGraph, name: str) -> list[tuple[str, Op, str, str]]:
         if not cut.has_gradient:
             continue
         readers = [c for c in graph.order if graph.segments[c].role == role and _reads(graph, c, cut)]
-        if readers and readers[0] == name:  # backward runs in reverse, so the first reader is the last to finish
+        if (
+            readers and readers[0] == name
+        ):  # backward runs in reverse, so the first reader is the last to finish
             actions.append((role, Op.SEND, cut.backward_name, cut.source))
     return actions
 
 
 def _reads(graph: SplitGraph, segment: str, cut: Cut) -> bool:
     return any(not isinstance(r, str) and r.segment == cut.producer for r in graph.wiring[segment])
-
-
-def parties_of(turn: Turn | Mapping[str, str]) -> tuple[str, ...]:
-    """Return the parties of a turn, each once."""
-    return tuple(dict.fromkeys(turn.values()))

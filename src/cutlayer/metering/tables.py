@@ -1,0 +1,369 @@
+"""From a run's events to its tables: what crossed each cut, what it cost whom, how well it learned.
+
+All functions are pure: the same events give the same tables, whether they come from a run that is going
+on or from its log years later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from .events import Began, Computed, Ended, EpochEnded, Event, Measured, Placed, Traffic, Worked
+from .table import Cell, Table, human_bytes, human_flops, human_seconds
+
+__all__ = [
+    "Table", "compute", "finished", "human_bytes", "human_flops", "human_seconds", "last", "losses", "merged_metrics",
+    "metrics", "parameters", "parties", "phase_of", "summary", "tables", "time", "traffic",
+]  # fmt: skip
+
+SHOWN_PARTIES = 8
+PHASES = ("training", "evaluation", "hand-over")
+
+Kind = TypeVar("Kind", bound=Event)
+
+
+def tables(events: Sequence[Event], *, every_party: bool = False) -> dict[str, Table]:
+    """Return all tables of a run by name.
+
+    Args:
+        events: The run's log, whole or as far as it got.
+        every_party: List each party, also where more than eight fill one role; otherwise such a role is
+            one row with its total and the most by one party.
+    """
+    return {
+        "summary": summary(events),
+        "metrics": metrics(events),
+        "losses": losses(events),
+        "traffic": traffic(events, every_party=every_party),
+        "parties": parties(events, every_party=every_party),
+        "compute": compute(events, every_party=every_party),
+        "parameters": parameters(events),
+        "time": time(events, every_party=every_party),
+    }
+
+
+# What is in the log
+
+
+def last(events: Iterable[Event], kind: type[Kind]) -> Kind | None:
+    """Return the last event of a kind."""
+    return next((e for e in reversed(list(events)) if isinstance(e, kind)), None)
+
+
+def _all(events: Iterable[Event], kind: type[Kind]) -> list[Kind]:
+    return [e for e in events if isinstance(e, kind)]
+
+
+def finished(events: Iterable[Event]) -> bool:
+    """Return whether the run came to its end: no epoch was begun after it."""
+    ends = [e for e in events if isinstance(e, Ended | EpochEnded)]
+    return bool(ends) and isinstance(ends[-1], Ended)
+
+
+def phase_of(event: Traffic) -> str:
+    """Return what a frame was for: training, evaluation or hand-over."""
+    return "hand-over" if event.content == "handover" else event.phase
+
+
+def _epochs(events: Iterable[Event]) -> dict[int, EpochEnded]:
+    """Return the last account of each epoch: one that was trained again after a crash counts once."""
+    return {e.epoch: e for e in sorted(_all(events, EpochEnded), key=lambda e: e.epoch)}
+
+
+class _Crowds:
+    """Knows which parties are too many to be listed, and what to call them together."""
+
+    def __init__(self, events: Sequence[Event], every_party: bool) -> None:
+        began = last(events, Began)
+        self.roles = dict(began.parties) if began else {}
+        self.sizes = Counter(self.roles.values())
+        self.every_party = every_party
+
+    def name(self, party: str) -> str:
+        """Return the party's name, or its role's with the number of parties."""
+        role = self.roles.get(party, "")
+        if self.every_party or self.sizes[role] <= SHOWN_PARTIES or not role:
+            return party
+        return f"{role} ({self.sizes[role]} parties)"
+
+    def order(self, name: str) -> int:
+        """Return where a name stands: parties as the study lists them, others last."""
+        names = list(dict.fromkeys(self.name(party) for party in self.roles))
+        return names.index(name) if name in names else len(names)
+
+
+class _Sums:
+    """Adds up numbers by key, and within each key by party, to know the most by one."""
+
+    def __init__(self) -> None:
+        self.totals: dict[tuple[str, ...], Counter[str]] = {}
+        self.single: dict[tuple[str, ...], Counter[str]] = {}
+
+    def add(self, key: tuple[str, ...], who: str, single: float, **amounts: float) -> None:
+        """Add ``amounts`` to ``key``, of which ``single`` counts for ``who``."""
+        self.totals.setdefault(key, Counter()).update(amounts)  # type: ignore[arg-type]
+        self.single.setdefault(key, Counter())[who] += single  # type: ignore[assignment]
+
+    def most(self, key: tuple[str, ...]) -> Cell:
+        """Return the most by one, if the key stands for several."""
+        return max(self.single[key].values()) if len(self.single[key]) > 1 else None
+
+
+def _with_most(
+    columns: tuple[str, ...], rows: list[tuple[Cell, ...]], unit: str
+) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """Drop the last column, the most by one party, where no row needs it."""
+    if any(row[-1] is not None for row in rows):
+        return (*columns, f"most by one ({unit})"), rows
+    return columns, [row[:-1] for row in rows]
+
+
+# Tables
+
+
+def traffic(events: Sequence[Event], *, every_party: bool = False) -> Table:
+    """Return frames and bytes by phase, cut and direction, from whom to whom."""
+    crowds, sums = _Crowds(events, every_party), _Sums()
+    for e in _all(events, Traffic):
+        cut = re.sub(r"/\d+$", "", e.cut)  # metrics/3 of each epoch together
+        key = (phase_of(e), cut, e.content, crowds.name(e.sender), crowds.name(e.receiver))
+        sums.add(
+            key, f"{e.sender} {e.receiver}", e.frame_bytes,
+            frames=e.frames, frame_bytes=e.frame_bytes, tensor_bytes=e.tensor_bytes,
+        )  # fmt: skip
+    rows: list[tuple[Cell, ...]] = []
+    for key in sorted(sums.totals, key=lambda key: PHASES.index(key[0]) if key[0] in PHASES else len(PHASES)):
+        total = sums.totals[key]
+        rows.append((
+            *key, total["frames"], total["frame_bytes"], total["tensor_bytes"],
+            _overhead(total["frame_bytes"], total["tensor_bytes"]), sums.most(key),
+        ))  # fmt: skip
+    columns = (
+        "phase",
+        "cut",
+        "content",
+        "from",
+        "to",
+        "frames",
+        "frame bytes",
+        "tensor bytes",
+        "overhead (%)",
+    )
+    columns, rows = _with_most(columns, rows, "frame bytes")
+    return Table(
+        title="Traffic by cut",
+        columns=columns,
+        rows=tuple(rows),
+        note="Counted where frames are made. Overhead: bytes of a frame that are no tensor, as a share of the tensor bytes.",
+    )
+
+
+def _overhead(frame_bytes: int, tensor_bytes: int) -> float | None:
+    return 100 * (frame_bytes - tensor_bytes) / tensor_bytes if tensor_bytes else None
+
+
+def parties(events: Sequence[Event], *, every_party: bool = False) -> Table:
+    """Return what left each party and what came in, in frame bytes by phase."""
+    crowds, sums = _Crowds(events, every_party), _Sums()
+    for party in crowds.roles:
+        sums.add((crowds.name(party),), party, 0)
+    for e in _all(events, Traffic):
+        sums.add(
+            (crowds.name(e.sender),),
+            e.sender,
+            e.frame_bytes,
+            **{f"sent {phase_of(e)}": e.frame_bytes, "sent": e.frame_bytes},
+        )
+        sums.add((crowds.name(e.receiver),), e.receiver, 0, received=e.frame_bytes)
+    rows: list[tuple[Cell, ...]] = []
+    for key in sorted(sums.totals, key=lambda key: crowds.order(key[0])):
+        total = sums.totals[key]
+        sent = [total[f"sent {phase}"] for phase in PHASES]
+        rows.append((*key, *sent, total["sent"], total["received"], sums.most(key)))
+    columns = ("party", *(f"sent in {phase} (bytes)" for phase in PHASES), "sent (bytes)", "received (bytes)")
+    columns, rows = _with_most(columns, rows, "bytes sent")
+    return Table(
+        title="Traffic by party",
+        columns=columns,
+        rows=tuple(rows),
+        note="Whole frames, counted where they are made.",
+    )
+
+
+def compute(events: Sequence[Event], *, every_party: bool = False) -> Table:
+    """Return FLOPs by party and segment: forward, backward, in evaluation."""
+    crowds, sums = _Crowds(events, every_party), _Sums()
+    for e in _all(events, Computed):
+        sums.add(
+            (crowds.name(e.party), e.segment), e.party, e.flops, **{e.direction: e.flops, "all": e.flops}
+        )
+    rows: list[tuple[Cell, ...]] = []
+    for key in sorted(sums.totals, key=lambda key: crowds.order(key[0])):
+        total = sums.totals[key]
+        rows.append((*key, total["forward"], total["backward"], total["infer"], total["all"], sums.most(key)))
+    columns = ("party", "segment", "forward (FLOP)", "backward (FLOP)", "evaluation (FLOP)", "all (FLOP)")
+    columns, rows = _with_most(columns, rows, "FLOP")
+    return Table(
+        title="Compute by party and segment",
+        columns=columns,
+        rows=tuple(rows),
+        note="By PyTorch's own counter: matrix products and convolutions, a multiplication and an addition being two.",
+    )
+
+
+def parameters(events: Sequence[Event]) -> Table:
+    """Return the size of each segment and where it is."""
+    began = last(events, Began)
+    sizes = Counter(began.parties.values()) if began else Counter()
+    placed = list({e.segment: e for e in _all(events, Placed)}.values())
+    rows: list[tuple[Cell, ...]] = [
+        (e.segment, e.role, sizes[e.role] or None, e.parameters, e.trainable, e.state_bytes) for e in placed
+    ]
+    if len(placed) > 1:
+        totals = [
+            sum(getattr(e, name) for e in placed) for name in ("parameters", "trainable", "state_bytes")
+        ]
+        rows.append(("all", None, None, *totals))
+    return Table(
+        title="Parameters by segment",
+        columns=("segment", "role", "parties", "parameters", "trained", "state (bytes)"),
+        rows=tuple(rows),
+        note="State: parameters and buffers, without the optimizer's memory.",
+    )
+
+
+def time(events: Sequence[Event], *, every_party: bool = False) -> Table:
+    """Return the time spent by party and action, most first."""
+    crowds, sums = _Crowds(events, every_party), _Sums()
+    for e in _all(events, Worked):
+        sums.add((crowds.name(e.party), e.op), e.party, e.seconds, calls=e.calls, seconds=e.seconds)
+    keys = sorted(sums.totals, key=lambda key: (crowds.order(key[0]), -sums.totals[key]["seconds"]))
+    rows: list[tuple[Cell, ...]] = [
+        (*key, sums.totals[key]["calls"], float(sums.totals[key]["seconds"]), sums.most(key)) for key in keys
+    ]
+    columns, rows = _with_most(("party", "action", "calls", "time (s)"), rows, "s")
+    return Table(title="Time by party and action", columns=columns, rows=tuple(rows))
+
+
+def losses(events: Sequence[Event]) -> Table:
+    """Return the training loss by epoch: the mean over its rows, as they were when their batch came."""
+    epochs = list(_epochs(events).values())
+    names = list(dict.fromkeys(name for e in epochs for name in e.losses))
+    return Table(
+        title="Training by epoch",
+        columns=("epoch", "steps", "rows", *names, "time (s)"),
+        rows=tuple((e.epoch, e.steps, e.rows, *(e.losses.get(n) for n in names), e.seconds) for e in epochs),
+        note="Losses are means over the epoch's rows, each at the weights of its step.",
+    )
+
+
+def metrics(events: Sequence[Event]) -> Table:
+    """Return metrics by epoch, split and loss; several label holders are averaged, weighted by their rows."""
+    groups = _measured(events)
+    names = list(dict.fromkeys(name for group in groups.values() for e in group for name in e.metrics))
+    several = len({loss for _, _, loss in groups}) > 1
+    rows: list[tuple[Cell, ...]] = []
+    for (epoch, split, loss), group in groups.items():
+        means = _weighted(group)
+        head: tuple[Cell, ...] = (epoch, split, loss) if several else (epoch, split)
+        rows.append((*head, sum(e.rows for e in group), *(means.get(name) for name in names)))
+    holders = max((len(group) for group in groups.values()), default=1)
+    note = "Over all rows of the label holder's split." if groups else ""
+    if holders > 1:
+        note = (
+            f"Means over {holders} label holders, weighted by their rows. Each measures its own rows; for AUC, F1, RMSE "
+            "and R2 this mean differs from the value over all rows together. A holder whose labels cannot define a "
+            "metric is left out of it."
+        )
+    columns = ("epoch", "split", *(("loss of",) if several else ()), "rows", *names)
+    return Table(title="Metrics by epoch", columns=columns, rows=tuple(rows), note=note)
+
+
+def merged_metrics(events: Sequence[Event], split: str, loss: str) -> dict[str, float]:
+    """Return the metrics of ``split`` that belong to the run's final weights, over all label holders.
+
+    That is the epoch that was kept, if training went back to its best, else the last one measured.
+    """
+    found = {
+        epoch: group for (epoch, s, name), group in _measured(events).items() if (s, name) == (split, loss)
+    }
+    if not found:
+        return {}
+    ended = last(events, Ended)
+    kept = ended.best_epoch if ended is not None and finished(events) else max(found)
+    return _weighted(found.get(kept, found[max(found)]))
+
+
+def _measured(events: Iterable[Event]) -> dict[tuple[int, str, str], list[Measured]]:
+    """Return what was measured by epoch, split and loss, each party's last word."""
+    final = {(e.epoch, e.split, e.loss, e.party): e for e in _all(events, Measured)}
+    groups: dict[tuple[int, str, str], list[Measured]] = {}
+    for e in sorted(final.values(), key=lambda e: e.epoch):
+        groups.setdefault((e.epoch, e.split, e.loss), []).append(e)
+    return groups
+
+
+def _weighted(group: Sequence[Measured]) -> dict[str, float]:
+    means = {}
+    for name in dict.fromkeys(name for e in group for name in e.metrics):
+        knowing = [e for e in group if name in e.metrics]
+        rows = sum(e.rows for e in knowing)
+        if rows:
+            means[name] = sum(e.metrics[name] * e.rows for e in knowing) / rows
+    return means
+
+
+def summary(events: Sequence[Event]) -> Table:
+    """Return what a study lead asks first, as pairs of a question and its answer."""
+    rows: list[tuple[Cell, ...]] = []
+    began, ended, epochs = last(events, Began), last(events, Ended), _epochs(events)
+    if began is not None:
+        roles = Counter(began.parties.values())
+        rows += [
+            ("study", f"{began.name} ({began.study})"),
+            ("parties", ", ".join(f"{role} ({n})" if n > 1 else role for role, n in roles.items())),
+            ("schedule", began.schedule),
+            ("optimizer", began.optimizer),
+            ("batch size, seed", f"{began.batch_size}, {began.seed}"),
+        ]
+    asked = f" of {began.epochs}" if began is not None else ""
+    rows.append(("epochs", f"{len(epochs)}{asked}"))
+    if ended is not None and finished(events):
+        rows += [
+            ("ended", ended.reason),
+            ("time", human_seconds(ended.seconds)),
+            ("peak memory", human_bytes(ended.peak_memory_bytes)),
+        ]
+    else:
+        rows.append(("ended", "not yet, or cut off"))
+    rows += _costs(events)
+    for split, loss in dict.fromkeys((split, loss) for _, split, loss in _measured(events)):
+        figures = merged_metrics(events, split, loss)
+        rows.append(
+            (
+                f"{split}: {loss}" if loss != "loss" else split,
+                ", ".join(f"{k} {v:.4g}" for k, v in figures.items()),
+            )
+        )
+    return Table(title="Summary", columns=("", "value"), rows=tuple(rows))
+
+
+def _costs(events: Sequence[Event]) -> list[tuple[Cell, ...]]:
+    rows: list[tuple[Cell, ...]] = []
+    sent = _added(_all(events, Traffic), phase_of, lambda e: e.frame_bytes)
+    for phase, amount in sent.items():
+        rows.append((f"traffic in {phase}", human_bytes(amount)))
+    flops = _added(_all(events, Computed), lambda e: e.phase, lambda e: e.flops)
+    for phase, amount in flops.items():
+        rows.append((f"compute in {phase}", human_flops(amount)))
+    return rows
+
+
+def _added(events: Iterable[Kind], key: Callable[[Kind], str], amount: Callable[[Kind], int]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for event in events:
+        total[key(event)] += amount(event)
+    return total

@@ -1,0 +1,250 @@
+"""Load, forward, loss, backward, step: what a party does with its own data and segments."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import CutlayerError, NumericsError, StudyError
+from ..graph.parts import Ref, TensorSpec
+from ..metering.meter import counting
+from ..schedules.actions import Action
+from ..schedules.calendar import Batch
+from ..seeds import at_step, stream
+from .party import Flight, LocalParty, Runner
+
+__all__ = ["advance", "backward", "finite", "forward", "infer", "load", "loss", "step", "total"]
+
+NUMERICS = "lower the learning rate, look for NaN in this party's data, or for a division or logarithm of zero in its segment"
+
+
+def load(party: LocalParty, action: Action) -> Runner:
+    """Take a batch's rows of one's own data."""
+    calendar, device = party.shared.calendar, party.shared.device
+    moves = device.type != "cpu"
+
+    def run(step: int, what: str) -> None:
+        batch = Batch.parse(what)
+        rows = calendar.positions(batch)
+        own = party.positions.get((batch.split, batch.turn))
+        fields = party.records[batch.split].batch(rows if own is None else own.index_select(0, rows))
+        if moves:
+            fields = {name: tensor.to(device) for name, tensor in fields.items()}
+        flight = party.flight(step)
+        flight.fields = fields
+        flight.training = batch.split == "train"
+
+    return run
+
+
+def forward(party: LocalParty, action: Action) -> Runner:
+    """Run a segment in training mode, each input of another segment a leaf of its own."""
+    shared = party.shared
+    work = shared.blueprint.work[action.what]
+    name, inputs_of, outputs = work.name, work.inputs, work.outputs
+    seed, cuda = stream(shared.seed, "segment", name), shared.device.type == "cuda"
+    randomness = torch.default_generator
+    known, count = shared.meter.flops(name, "forward"), shared.meter.compute(party.name, name, "forward")
+
+    def run(step: int, what: str) -> None:
+        flight = party.flight(step)
+        live = party.live.get(name) or party.segment(name)
+        if not live.training:
+            live.mode(True)
+        flight.training = True
+        flight.leaves[name] = leaves = []
+        inputs = []
+        for ref, wanted in inputs_of:
+            if isinstance(ref, str):
+                inputs.append(flight.fields[ref])
+                continue
+            value = flight.values[ref]
+            if wanted:
+                value = value.detach().requires_grad_()
+                leaves.append((ref, value))
+            inputs.append(value)
+        randomness.manual_seed(at_step(seed, step))
+        if cuda:
+            torch.cuda.manual_seed(at_step(seed, step))
+        flight.shapes[name] = shapes = tuple([tensor.shape for tensor in inputs])
+        flops = known.get(shapes)
+        count[0] += 1
+        try:
+            if flops is None:
+                with counting(known, shapes, count):
+                    result = live.module(*inputs)
+            else:
+                count[1] += flops
+                result = live.module(*inputs)
+        except CutlayerError:
+            raise
+        except Exception as error:
+            raise _explained(error, party.name, name, step, inputs) from error
+        _keep(flight, outputs, result)
+
+    return run
+
+
+def infer(party: LocalParty, action: Action) -> Runner:
+    """Run a segment in evaluation mode, without gradients."""
+    shared = party.shared
+    work = shared.blueprint.work[action.what]
+    name, outputs = work.name, work.outputs
+    known, count = shared.meter.flops(name, "infer"), shared.meter.compute(party.name, name, "infer")
+
+    def run(step: int, what: str) -> None:
+        flight = party.flight(step)
+        live = party.segment(name)
+        live.mode(False)
+        inputs = [flight.fields[r] if isinstance(r, str) else flight.values[r] for r, _ in work.inputs]
+        shapes = tuple([tensor.shape for tensor in inputs])
+        count[0] += 1
+        try:
+            with torch.no_grad():
+                if shapes not in known:
+                    with counting(known, shapes, count):
+                        result = live.module(*inputs)
+                else:
+                    count[1] += known[shapes]
+                    result = live.module(*inputs)
+        except CutlayerError:
+            raise
+        except Exception as error:
+            raise _explained(error, party.name, name, step, inputs) from error
+        _keep(flight, outputs, result)
+
+    return run
+
+
+def loss(party: LocalParty, action: Action) -> Runner:
+    """Compare prediction and label; the loss stays attached to the segment that predicts."""
+    shared = party.shared
+    placed = shared.blueprint.graph.losses[action.what]
+    segment, ref = shared.blueprint.predictions[placed.name]
+    target, weight, name = placed.target, placed.weight, placed.name
+
+    def run(step: int, what: str) -> None:
+        flight = party.flight(step)
+        prediction, label = flight.values[ref], flight.fields[target]
+        try:
+            value = placed.compute(prediction, label)
+        except Exception as error:
+            raise _explained(error, party.name, f"loss {name}", step, [prediction, label]) from error
+        flight.losses.setdefault(segment, []).append((value, weight))
+        number = value.item()
+        if not math.isfinite(number) and shared.check_finite:
+            _blame(party, flight, step, f"loss {name!r} is {number}")
+        shared.on_loss(step, name, number, len(prediction))
+
+    return run
+
+
+def backward(party: LocalParty, action: Action) -> Runner:
+    """Back-propagate through a segment from its losses and the gradients of its outputs, in one go."""
+    shared = party.shared
+    work = shared.blueprint.work[action.what]
+    name, index, outputs = work.name, work.index, work.outputs
+    known, count = shared.meter.flops(name, "backward"), shared.meter.compute(party.name, name, "backward")
+
+    def run(step: int, what: str) -> None:
+        flight = party.flight(step)
+        roots: list[Tensor] = []
+        gradients: list[Tensor | None] = []
+        for value, weight in flight.losses.pop(name, ()):
+            roots.append(value)
+            gradients.append(None if weight == 1.0 else torch.full_like(value, weight))
+        for ref in outputs:
+            value = flight.values.pop(ref)
+            gradient = total(flight.gradients.pop(ref, None))
+            if gradient is not None and value.requires_grad:
+                roots.append(value)
+                gradients.append(gradient)
+        if roots:
+            shapes = flight.shapes[name]
+            flops = known.get(shapes)
+            count[0] += 1
+            try:
+                if flops is None:
+                    with counting(known, shapes, count):
+                        torch.autograd.backward(roots, gradients)
+                else:
+                    count[1] += flops
+                    torch.autograd.backward(roots, gradients)
+            except Exception as error:
+                raise _explained(error, party.name, name, step, roots) from error
+        for ref, leaf in flight.leaves.pop(name):
+            if leaf.grad is not None:
+                flight.gradients.setdefault(ref, []).append((index, leaf.grad))
+
+    return run
+
+
+def step(party: LocalParty, action: Action) -> Runner:
+    """Do the optimizer step of a segment."""
+    name = action.what
+
+    def run(step: int, what: str) -> None:
+        party.live[name].step()
+
+    return run
+
+
+def advance(party: LocalParty, action: Action) -> Runner:
+    """Move a segment's learning-rate schedule on by one epoch."""
+
+    def run(step: int, what: str) -> None:
+        party.segment(action.what).advance()
+
+    return run
+
+
+def total(parts: list[tuple[int, Tensor]] | None) -> Tensor | None:
+    """Add gradients as the uncut network does: from the last reader to the first."""
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0][1]
+    ordered = [gradient for _, gradient in sorted(parts, key=lambda part: -part[0])]
+    added = ordered[0]
+    for gradient in ordered[1:]:
+        added = added + gradient
+    return added
+
+
+def finite(tensor: Tensor) -> bool:
+    """Return whether all values are finite; a sum is quick and tells in almost all cases."""
+    return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
+
+
+def _keep(flight: Flight, outputs: tuple[Ref, ...], result: Tensor | tuple[Tensor, ...]) -> None:
+    if isinstance(result, Tensor):
+        flight.values[outputs[0]] = result
+    else:
+        flight.values.update(zip(outputs, result, strict=True))
+
+
+def _blame(party: LocalParty, flight: Flight, step: int, what: str) -> None:
+    """Raise, naming the first cut of the graph at which a value known here is not finite."""
+    for name, crossing in party.shared.blueprint.crossings.items():
+        for ref in crossing.refs:
+            value = flight.values.get(ref)
+            if value is not None and value.is_floating_point() and not finite(value):
+                raise NumericsError(
+                    f"{what}: the activation {ref} of role {crossing.cut.source!r} holds NaN or infinity",
+                    party=party.name, cut=name, step=step, todo=NUMERICS,
+                )  # fmt: skip
+    raise NumericsError(what, party=party.name, step=step, todo=NUMERICS)
+
+
+def _explained(error: Exception, party: str, place: str, step: int, tensors: list[Tensor]) -> StudyError:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    todo = "check shapes and dtypes of the data and of the layers there"
+    if "more than 1 value per channel" in text:
+        todo = "BatchNorm needs more than one row: choose another batch_size, or drop_last=True"
+    elif "out of bounds" in text or "Target" in text:
+        todo = "labels must be 0 … classes-1; check the labels and the number of outputs of the last layer"
+    shapes = ", ".join(str(TensorSpec.of(t)) if t.ndim else str(t.dtype) for t in tensors)
+    rows = f" with a batch of {len(tensors[0])}" if tensors and tensors[0].ndim else ""
+    return StudyError(f"{place} failed on {shapes}{rows}: {text}", party=party, step=step, todo=todo)

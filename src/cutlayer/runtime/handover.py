@@ -1,0 +1,82 @@
+"""Hand-over: a role's segment state passes to the next party, sealed so that only that one can open it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import FrameError
+from ..schedules.actions import Action
+from ..wire import Kind, Limits, Message, decode, disclose, enclose, encode
+from .live import State
+from .party import LocalParty, Runner
+
+__all__ = ["give", "relay", "take"]
+
+_LIMITS = Limits(max_frame_bytes=2**36, max_tensors=2**16 - 1)
+
+
+def give(party: LocalParty, action: Action) -> Runner:
+    """Seal the state of the role's segments, send it, and keep no copy at work."""
+
+    def run(step: int, what: str) -> None:
+        state: list[tuple[str, Tensor | None]] = []
+        segments = party.shared.blueprint.graph.segments_of(party.role)
+        for segment in segments:
+            live = party.segment(segment.name)
+            state += [
+                (f"{segment.name}/{name}", tensor.detach().cpu()) for name, tensor in live.state().items()
+            ]
+        inner = encode(Message(Kind.HANDOVER, action.what, step, tuple(state)), limits=_LIMITS)
+        frame = encode(enclose(inner, party.seal, to=action.peer, step=step), limits=_LIMITS)
+        to = action.via or action.peer
+        party.transport.send(to, frame)
+        _count(party, action.what, to, len(frame), sum(t.nbytes for _, t in state if t is not None))
+        for segment in segments:
+            party.shared.workshop.bring_back(party.live.pop(segment.name))
+        party.away = True
+
+    return run
+
+
+def relay(party: LocalParty, action: Action) -> Runner:
+    """Pass a sealed hand-over on, unopened."""
+
+    def run(step: int, what: str) -> None:
+        frame = party.transport.receive(action.peer, party.shared.timeout_s)
+        party.transport.send(action.via, frame)
+        _count(party, action.what, action.via, len(frame), len(frame))
+
+    return run
+
+
+def take(party: LocalParty, action: Action) -> Runner:
+    """Open what the last party sealed and take its state over."""
+
+    def run(step: int, what: str) -> None:
+        shared = party.shared
+        sealed = decode(party.transport.receive(action.via or action.peer, shared.timeout_s), limits=_LIMITS)
+        message = decode(disclose(sealed, party.seal, sender=action.peer), limits=_LIMITS)
+        if message.kind is not Kind.HANDOVER or message.name != action.what or message.step != step:
+            raise FrameError(
+                "not the hand-over that the program expects", party=party.name, step=step,
+                got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}", expected=f"handover {action.what!r}",
+            )  # fmt: skip
+        states: dict[str, State] = {}
+        for name, tensor in message.tensors:
+            segment, _, rest = name.partition("/")
+            if tensor is not None:
+                states.setdefault(segment, {})[rest] = tensor
+        for placed in shared.blueprint.graph.segments_of(party.role):
+            live = party.live.get(placed.name) or shared.workshop.blank(placed.name)
+            live.restore(states.get(placed.name, {}))
+            party.live[placed.name] = live
+        party.away = False
+
+    return run
+
+
+def _count(party: LocalParty, role: str, to: str, frame_bytes: int, tensor_bytes: int) -> None:
+    count = party.shared.meter.traffic("hand-over", f"hand-over of {role}", Kind.HANDOVER, party.name, to)
+    count[0] += 1
+    count[1] += frame_bytes
+    count[2] += tensor_bytes

@@ -1,0 +1,83 @@
+"""From actions to runners: the table that says what does what, and the loop that performs any program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from time import perf_counter_ns
+
+from ..metering.meter import Meter
+from ..schedules.actions import Action, Op
+from ..schedules.steps import Step, Template
+from . import compute, crossing, evaluation, handover
+from .party import LocalParty, Runner
+
+__all__ = ["Performer"]
+
+Timed = tuple[Runner, str, list[int]]
+"""A runner, its action's ``what`` (empty: the step's batch), and the count of calls and nanoseconds to add to."""
+
+MAKERS: Mapping[Op, Callable[[LocalParty, Action], Runner]] = {
+    Op.LOAD: compute.load,
+    Op.FORWARD: compute.forward,
+    Op.INFER: compute.infer,
+    Op.LOSS: compute.loss,
+    Op.BACKWARD: compute.backward,
+    Op.STEP: compute.step,
+    Op.ADVANCE: compute.advance,
+    Op.SEND: crossing.send,
+    Op.RECEIVE: crossing.receive,
+    Op.GIVE: handover.give,
+    Op.RELAY: handover.relay,
+    Op.TAKE: handover.take,
+    Op.SCORE: evaluation.score,
+    Op.EVALUATE: evaluation.evaluate,
+    Op.TELL: evaluation.tell,
+    Op.HEAR: evaluation.hear,
+    Op.SNAPSHOT: evaluation.snapshot,
+}
+
+
+class Performer:
+    """One loop that performs any program, for one party or for several merged.
+
+    An action is turned once into a *runner*, in which everything that the graph says is looked up
+    already; a step's runners are kept for the next step of the same shape.
+
+    Args:
+        parties: The parties whose actions are performed here, by name.
+        meter: What counts the time.
+    """
+
+    def __init__(self, parties: Mapping[str, LocalParty], meter: Meter) -> None:
+        self.parties = parties
+        self._meter = meter
+        self._known: dict[Template, list[Timed]] = {}
+
+    def perform(self, program: Iterable[Action | Step]) -> None:
+        """Do every action in order.
+
+        Raises:
+            CutlayerError: Whatever went wrong, with party, place and step.
+        """
+        for item in program:
+            if isinstance(item, Step):
+                runs = self._known.get(item.template)
+                if runs is None:
+                    runs = self._known[item.template] = [self._timed(action) for action in item.template]
+                _run(runs, item.step, item.batch)
+            else:
+                _run([self._timed(item)], item.step, "")
+
+    def _timed(self, action: Action) -> Timed:
+        runner = MAKERS[action.op](self.parties[action.party], action)
+        return runner, action.what, self._meter.time(action.party, action.op)
+
+
+def _run(runs: list[Timed], step: int, batch: str) -> None:
+    began = perf_counter_ns()
+    for run, what, count in runs:
+        run(step, what or batch)
+        ended = perf_counter_ns()
+        count[0] += 1
+        count[1] += ended - began
+        began = ended
