@@ -75,7 +75,7 @@ def test_the_cut_may_be_a_share_of_the_flops():
 
 
 def test_a_cut_that_is_not_there_names_the_nearest():
-    with pytest.raises(CutError, match="linaer2.*nearest: linear2"):
+    with pytest.raises(CutError, match=r"linaer2.*nearest: linear2"):
         vanilla(NET, "linaer2", example=ROWS)
 
 
@@ -253,7 +253,8 @@ def test_multi_task_feeds_several_servers_with_their_own_labels():
         losses={"stay": nn.MSELoss()}, weights={"stay": 0.5},
     )  # fmt: skip
     assert places(graph) == {
-        "clinic": "clinic", "lab": "lab", "merge-risk": "risk", "top-risk": "risk", "merge-stay": "stay", "top-stay": "stay",
+        "clinic": "clinic", "lab": "lab",
+        "merge-risk": "risk", "top-risk": "risk", "merge-stay": "stay", "top-stay": "stay",
     }  # fmt: skip
     assert [c.name for c in graph.cuts] == ["clinic->risk", "clinic->stay", "lab->risk", "lab->stay"]
     risk, stay = graph.losses["loss-risk"], graph.losses["loss-stay"]
@@ -269,7 +270,7 @@ def test_words_for_servers_that_are_not_there_are_refused():
 
 
 def test_bottoms_are_needed():
-    with pytest.raises(GraphError, match="no party has a bottom module; give {role: module}"):
+    with pytest.raises(GraphError, match="no party has a bottom module; give"):
         vertical({}, nn.Linear(6, 3))
 
 
