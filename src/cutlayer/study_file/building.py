@@ -1,0 +1,102 @@
+"""From a study file to :class:`~cutlayer.study.Study`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..data import Holdings
+from ..errors import StudyError, nearest
+from ..graph import SplitGraph
+from ..runtime.optim import OptimizerSpec, lr_schedule, optimizer
+from ..runtime.stopping import EarlyStopping
+from ..schedules import RoundRobin
+from ..study import Study
+from .reading import in_table
+from .tables import NamedTable, OptimizerTable
+from .wiring import graph_of
+
+if TYPE_CHECKING:
+    from .reading import StudyFile
+
+__all__ = ["study_of"]
+
+
+def study_of(file: StudyFile, holdings: Holdings) -> Study:
+    """Return the study; ``holdings`` say who takes part and what the shapes are."""
+    tables = file.tables
+    _check_device(file)
+    graph = graph_of(file, holdings)
+    with in_table(file, "early_stopping"):
+        stopping = EarlyStopping(**tables.early_stopping.model_dump()) if tables.early_stopping else None
+    with in_table(file, "schedule"):
+        schedule = RoundRobin(handover=tables.schedule.handover, turn=tables.schedule.turn)
+    settings = tables.study
+    return Study(
+        graph=graph,
+        optimizer=_optimizers(file, graph),
+        schedule=schedule,
+        early_stopping=stopping,
+        name=file.name,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        metrics=tuple(settings.metrics),
+        drop_last=settings.drop_last,
+        shuffle=settings.shuffle,
+        evaluate=tuple(settings.evaluate),
+        check_finite=settings.check_finite,
+        device=settings.device,
+    )
+
+
+def _optimizers(file: StudyFile, graph: SplitGraph) -> OptimizerSpec | Mapping[str, OptimizerSpec]:
+    default = file.tables.optimizer
+    every = None if default is None else _optimizer(file, "optimizer", default)
+    own = {
+        name: _optimizer(file, f"optimizers.{name}", table) for name, table in file.tables.optimizers.items()
+    }
+    if every is not None and not own:
+        return every
+    with in_table(file, "optimizers"):
+        for name in own:
+            if name not in graph.segments:
+                raise StudyError(f"there is no segment {name!r}", todo=nearest(name, graph.order))
+    return own if every is None else {name: own.get(name, every) for name in graph.order}
+
+
+def _optimizer(file: StudyFile, place: str, table: OptimizerTable) -> OptimizerSpec:
+    schedule = None
+    if table.schedule is not None:
+        with in_table(file, f"{place}.schedule"):
+            schedule = lr_schedule(table.schedule.name, **_settings(table.schedule, {"optimizer"}))
+    with in_table(file, place):
+        made = optimizer(table.name, schedule=schedule, every=table.every, **_settings(table, {"params"}))
+        made.build([nn.Parameter(torch.zeros(1))])  # let PyTorch refuse wrong values now
+    return made
+
+
+def _settings(table: NamedTable, taken: set[str]) -> dict[str, object]:
+    for name in taken & set(table.settings):
+        raise StudyError(f"{name!r} is no setting", todo="cutlayer fills it in")
+    return table.settings
+
+
+def _check_device(file: StudyFile) -> None:
+    word = file.tables.study.device
+    with in_table(file, "study"):
+        try:
+            device = torch.device(word)
+        except RuntimeError as error:
+            raise StudyError(
+                f"PyTorch knows no device {word!r}", expected='"cpu", "cuda" or "cuda:1"'
+            ) from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise StudyError(
+                "this machine has no CUDA GPU that PyTorch can use",
+                got=f'device = "{word}"',
+                todo='say device = "cpu"',
+            )

@@ -1,0 +1,141 @@
+"""The whole of ``study.toml``: its tables, and what must fit together between them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ..errors import nearest
+from .data_tables import AnyData
+from .graph_tables import ChainTable, GraphTable, MergedTable
+from .words import Metric, Positive, Split, Table, contradiction
+
+__all__ = ["NamedTable", "OptimizerTable", "Tables"]
+
+
+class StudyTable(Table):
+    """``[study]``: see :class:`cutlayer.Study`; the name is the file's unless given."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w .+-]*$")] | None = None
+    seed: int = 0
+    epochs: Positive = 1
+    batch_size: Positive = 64
+    device: str = "cpu"
+    metrics: list[Metric] = Field(default_factory=list)
+    evaluate: list[Split] = Field(default_factory=lambda: ["valid", "test"])
+    drop_last: bool = False
+    shuffle: bool = True
+    check_finite: bool = True
+
+
+class ScheduleTable(Table):
+    """``[schedule]``: see :class:`cutlayer.RoundRobin`."""
+
+    name: Literal["round_robin"] = "round_robin"
+    handover: Literal["peer", "server"] = "peer"
+    turn: Annotated[int, Field(ge=0)] = 0
+
+
+class NamedTable(Table):
+    """A class of PyTorch by name; every other key is one of its settings."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its keyword arguments; lists become tuples, as PyTorch's own are."""
+        extra = self.model_extra or {}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in extra.items()}
+
+
+class OptimizerTable(NamedTable):
+    """``[optimizer]``: any of ``torch.optim``; its schedule: any of ``torch.optim.lr_scheduler``."""
+
+    schedule: NamedTable | None = None
+    every: Literal["epoch", "step"] = "epoch"
+
+
+class EarlyStoppingTable(Table):
+    """``[early_stopping]``: see :class:`cutlayer.EarlyStopping`."""
+
+    metric: Metric = "loss"
+    patience: Positive = 5
+    split: Split = "valid"
+    loss: str | None = None
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Tables(Table):
+    """The whole file."""
+
+    study: StudyTable = StudyTable()
+    graph: GraphTable
+    data: AnyData
+    schedule: ScheduleTable = ScheduleTable()
+    optimizer: OptimizerTable | None = None
+    optimizers: dict[str, OptimizerTable] = Field(default_factory=dict)
+    early_stopping: EarlyStoppingTable | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.optimizer is None and not self.optimizers:
+            raise contradiction(
+                "there is no [optimizer]", 'for example [optimizer] with name = "SGD" and lr = 0.05'
+            )
+        if isinstance(self.graph, ChainTable):
+            self._check_chain(self.graph)
+        else:
+            self._check_merged(self.graph)
+        return self
+
+    def _check_chain(self, graph: ChainTable) -> None:
+        topology, labels = getattr(graph, "topology", ""), self.data.labels
+        if self.data.columns is not None:
+            raise contradiction(
+                f"[data.columns] deals columns to institutions, but {topology} has clients with whole rows",
+                'deal rows with [data.rows], or say topology = "vertical"',
+            )
+        if labels is not None and (topology == "u_shaped" or labels != graph.server):
+            raise contradiction(
+                f"labels = {labels!r} does not fit {topology}",
+                "leave it out: clients hold the labels"
+                + ("" if topology == "u_shaped" else f'; or say labels = "{graph.server}"'),
+            )
+
+    def _check_merged(self, graph: MergedTable) -> None:
+        columns = self.data.columns
+        if columns is None and self.data.source != "nhanes":
+            raise contradiction(
+                "nobody has columns", 'say who holds which in [data.columns], e.g. clinic = ["age", "bmi"]'
+            )
+        for role in graph.bottoms if columns is not None else ():
+            if role not in (columns or {}):
+                raise contradiction(
+                    f"[graph.bottoms] has {role!r}, [data.columns] has not",
+                    nearest(role, list(columns or ())),
+                )
+        for role in columns or ():
+            if role not in graph.bottoms:
+                raise contradiction(
+                    f"[data.columns] has {role!r}, [graph.bottoms] has not",
+                    nearest(role, list(graph.bottoms)),
+                )
+        self._check_label_holders(graph)
+
+    def _check_label_holders(self, graph: MergedTable) -> None:
+        holders, labels = graph.label_holders, self.data.labels
+        if isinstance(labels, dict) or len(holders) > 1:
+            named = tuple(labels) if isinstance(labels, dict) else ()
+            if set(named) != set(holders):
+                raise contradiction(
+                    f"labels are needed at {', '.join(holders)}; [data.labels] names {', '.join(named) or 'none'}",
+                    f'say which column each predicts: [data.labels] with {holders[0]} = "…"',
+                )
+        elif labels is not None and labels != holders[0]:
+            raise contradiction(
+                f"labels = {labels!r}, but the loss is at {holders[0]!r}",
+                f'say labels = "{holders[0]}", or leave it out',
+            )
