@@ -131,7 +131,7 @@ class Tables(Table):
             named = tuple(labels) if isinstance(labels, dict) else ()
             if set(named) != set(holders):
                 raise contradiction(
-                    f"labels are needed at {', '.join(holders)}; [data.labels] names {', '.join(named) or 'none'}",
+                    f"labels are due at {', '.join(holders)}; [data.labels] names {', '.join(named) or None}",
                     f'say which column each predicts: [data.labels] with {holders[0]} = "…"',
                 )
         elif labels is not None and labels != holders[0]:

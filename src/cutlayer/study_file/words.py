@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -63,12 +64,17 @@ def expects(words: str) -> WrapValidator:
 
 def _loss_word(word: str) -> str:
     if word not in LOSSES and ":" not in word:
-        raise PydanticCustomError("unknown_word", "", {"todo": nearest(word, list(LOSSES))})
+        raise PydanticCustomError("unknown_word", "")
     return word
 
 
 def _from_word(value: Any) -> Any:
-    return {"function": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"function": value}
+    if not isinstance(value, dict | Call):
+        words = '"file.py:function", or { function = "file.py:function", arguments = { … } }'
+        raise PydanticCustomError("expected", "{words}", {"words": words})
+    return value
 
 
 class Table(BaseModel):
@@ -91,7 +97,7 @@ Positive = Annotated[int, Field(ge=1)]
 Split = Literal["train", "valid", "test"]
 Metric = Literal["loss", "accuracy", "auc", "f1", "mae", "rmse", "r2"]
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]
-LossWord = Annotated[str, BeforeValidator(_loss_word, json_schema_input_type=str)]
+LossWord = Annotated[str, AfterValidator(_loss_word)]
 
 
 class Call(Table):
@@ -106,8 +112,4 @@ class Call(Table):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-Model = Annotated[
-    Call,
-    expects('"file.py:function", or { function = "file.py:function", arguments = { … } }'),
-    BeforeValidator(_from_word),
-]
+Model = Annotated[Call, BeforeValidator(_from_word)]
