@@ -7,22 +7,24 @@ on or from its log years later.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 from .events import Began, Computed, Ended, EpochEnded, Event, Measured, Placed, Traffic, Worked
 from .table import Cell, Table, human_bytes, human_flops, human_seconds
 
 __all__ = [
-    "Table", "compute", "finished", "human_bytes", "human_flops", "human_seconds", "last", "losses", "merged_metrics",
-    "metrics", "parameters", "parties", "phase_of", "summary", "tables", "time", "traffic",
+    "Table", "compute", "finished", "human_bytes", "human_flops", "human_seconds", "last", "losses",
+    "merged_metrics", "metrics", "parameters", "parties", "phase_of", "summary", "tables", "time", "traffic",
 ]  # fmt: skip
 
 SHOWN_PARTIES = 8
 PHASES = ("training", "evaluation", "hand-over")
 
 Kind = TypeVar("Kind", bound=Event)
+Row = tuple[Cell, ...]
 
 
 def tables(events: Sequence[Event], *, every_party: bool = False) -> dict[str, Table]:
@@ -91,34 +93,40 @@ class _Crowds:
 
     def order(self, name: str) -> int:
         """Return where a name stands: parties as the study lists them, others last."""
-        names = list(dict.fromkeys(self.name(party) for party in self.roles))
-        return names.index(name) if name in names else len(names)
+        return self._places.get(name, len(self._places))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        names = dict.fromkeys(self.name(party) for party in self.roles)
+        return {name: place for place, name in enumerate(names)}
 
 
 class _Sums:
     """Adds up numbers by key, and within each key by party, to know the most by one."""
 
     def __init__(self) -> None:
-        self.totals: dict[tuple[str, ...], Counter[str]] = {}
-        self.single: dict[tuple[str, ...], Counter[str]] = {}
+        self.totals: dict[tuple[str, ...], defaultdict[str, Any]] = {}
+        self.single: dict[tuple[str, ...], defaultdict[str, Any]] = {}
 
     def add(self, key: tuple[str, ...], who: str, single: float, **amounts: float) -> None:
         """Add ``amounts`` to ``key``, of which ``single`` counts for ``who``."""
-        self.totals.setdefault(key, Counter()).update(amounts)  # type: ignore[arg-type]
-        self.single.setdefault(key, Counter())[who] += single  # type: ignore[assignment]
+        total = self.totals.setdefault(key, defaultdict(int))
+        for name, amount in amounts.items():
+            total[name] += amount
+        self.single.setdefault(key, defaultdict(int))[who] += single
 
     def most(self, key: tuple[str, ...]) -> Cell:
         """Return the most by one, if the key stands for several."""
         return max(self.single[key].values()) if len(self.single[key]) > 1 else None
 
 
-def _with_most(
-    columns: tuple[str, ...], rows: list[tuple[Cell, ...]], unit: str
-) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-    """Drop the last column, the most by one party, where no row needs it."""
+def _table(title: str, columns: tuple[str, ...], rows: list[Row], unit: str, note: str = "") -> Table:
+    """Build a table whose rows end with the most by one party, a column that goes where no row needs it."""
     if any(row[-1] is not None for row in rows):
-        return (*columns, f"most by one ({unit})"), rows
-    return columns, [row[:-1] for row in rows]
+        columns = (*columns, f"most by one ({unit})")
+    else:
+        rows = [row[:-1] for row in rows]
+    return Table(title=title, columns=columns, rows=tuple(rows), note=note)
 
 
 # Tables
@@ -134,31 +142,18 @@ def traffic(events: Sequence[Event], *, every_party: bool = False) -> Table:
             key, f"{e.sender} {e.receiver}", e.frame_bytes,
             frames=e.frames, frame_bytes=e.frame_bytes, tensor_bytes=e.tensor_bytes,
         )  # fmt: skip
-    rows: list[tuple[Cell, ...]] = []
-    for key in sorted(sums.totals, key=lambda key: PHASES.index(key[0]) if key[0] in PHASES else len(PHASES)):
-        total = sums.totals[key]
-        rows.append((
-            *key, total["frames"], total["frame_bytes"], total["tensor_bytes"],
-            _overhead(total["frame_bytes"], total["tensor_bytes"]), sums.most(key),
-        ))  # fmt: skip
-    columns = (
-        "phase",
-        "cut",
-        "content",
-        "from",
-        "to",
-        "frames",
-        "frame bytes",
-        "tensor bytes",
-        "overhead (%)",
+    rows: list[Row] = []
+    for group in sorted(sums.totals, key=lambda group: (*PHASES, group[0]).index(group[0])):
+        total = sums.totals[group]
+        overhead = _overhead(total["frame_bytes"], total["tensor_bytes"])
+        counts = total["frames"], total["frame_bytes"], total["tensor_bytes"]
+        rows.append((*group, *counts, overhead, sums.most(group)))
+    places = ("phase", "cut", "content", "from", "to")
+    columns = (*places, "frames", "frame bytes", "tensor bytes", "overhead (%)")
+    note = (
+        "Counted where frames are made. Overhead: bytes of a frame that are no tensor, by its tensor bytes."
     )
-    columns, rows = _with_most(columns, rows, "frame bytes")
-    return Table(
-        title="Traffic by cut",
-        columns=columns,
-        rows=tuple(rows),
-        note="Counted where frames are made. Overhead: bytes of a frame that are no tensor, as a share of the tensor bytes.",
-    )
+    return _table("Traffic by cut", columns, rows, "frame bytes", note)
 
 
 def _overhead(frame_bytes: int, tensor_bytes: int) -> float | None:
@@ -171,26 +166,17 @@ def parties(events: Sequence[Event], *, every_party: bool = False) -> Table:
     for party in crowds.roles:
         sums.add((crowds.name(party),), party, 0)
     for e in _all(events, Traffic):
-        sums.add(
-            (crowds.name(e.sender),),
-            e.sender,
-            e.frame_bytes,
-            **{f"sent {phase_of(e)}": e.frame_bytes, "sent": e.frame_bytes},
-        )
+        amounts = {f"sent {phase_of(e)}": e.frame_bytes, "sent": e.frame_bytes}
+        sums.add((crowds.name(e.sender),), e.sender, e.frame_bytes, **amounts)
         sums.add((crowds.name(e.receiver),), e.receiver, 0, received=e.frame_bytes)
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[Row] = []
     for key in sorted(sums.totals, key=lambda key: crowds.order(key[0])):
         total = sums.totals[key]
         sent = [total[f"sent {phase}"] for phase in PHASES]
         rows.append((*key, *sent, total["sent"], total["received"], sums.most(key)))
     columns = ("party", *(f"sent in {phase} (bytes)" for phase in PHASES), "sent (bytes)", "received (bytes)")
-    columns, rows = _with_most(columns, rows, "bytes sent")
-    return Table(
-        title="Traffic by party",
-        columns=columns,
-        rows=tuple(rows),
-        note="Whole frames, counted where they are made.",
-    )
+    note = "Whole frames, counted where they are made."
+    return _table("Traffic by party", columns, rows, "bytes sent", note)
 
 
 def compute(events: Sequence[Event], *, every_party: bool = False) -> Table:
@@ -200,18 +186,13 @@ def compute(events: Sequence[Event], *, every_party: bool = False) -> Table:
         sums.add(
             (crowds.name(e.party), e.segment), e.party, e.flops, **{e.direction: e.flops, "all": e.flops}
         )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[Row] = []
     for key in sorted(sums.totals, key=lambda key: crowds.order(key[0])):
         total = sums.totals[key]
         rows.append((*key, total["forward"], total["backward"], total["infer"], total["all"], sums.most(key)))
     columns = ("party", "segment", "forward (FLOP)", "backward (FLOP)", "evaluation (FLOP)", "all (FLOP)")
-    columns, rows = _with_most(columns, rows, "FLOP")
-    return Table(
-        title="Compute by party and segment",
-        columns=columns,
-        rows=tuple(rows),
-        note="By PyTorch's own counter: matrix products and convolutions, a multiplication and an addition being two.",
-    )
+    note = "By PyTorch's own counter: matrix products and convolutions; a multiply-add is two."
+    return _table("Compute by party and segment", columns, rows, "FLOP", note)
 
 
 def parameters(events: Sequence[Event]) -> Table:
@@ -219,7 +200,7 @@ def parameters(events: Sequence[Event]) -> Table:
     began = last(events, Began)
     sizes = Counter(began.parties.values()) if began else Counter()
     placed = list({e.segment: e for e in _all(events, Placed)}.values())
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[Row] = [
         (e.segment, e.role, sizes[e.role] or None, e.parameters, e.trainable, e.state_bytes) for e in placed
     ]
     if len(placed) > 1:
@@ -241,11 +222,10 @@ def time(events: Sequence[Event], *, every_party: bool = False) -> Table:
     for e in _all(events, Worked):
         sums.add((crowds.name(e.party), e.op), e.party, e.seconds, calls=e.calls, seconds=e.seconds)
     keys = sorted(sums.totals, key=lambda key: (crowds.order(key[0]), -sums.totals[key]["seconds"]))
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[Row] = [
         (*key, sums.totals[key]["calls"], float(sums.totals[key]["seconds"]), sums.most(key)) for key in keys
     ]
-    columns, rows = _with_most(("party", "action", "calls", "time (s)"), rows, "s")
-    return Table(title="Time by party and action", columns=columns, rows=tuple(rows))
+    return _table("Time by party and action", ("party", "action", "calls", "time (s)"), rows, "s")
 
 
 def losses(events: Sequence[Event]) -> Table:
@@ -265,18 +245,18 @@ def metrics(events: Sequence[Event]) -> Table:
     groups = _measured(events)
     names = list(dict.fromkeys(name for group in groups.values() for e in group for name in e.metrics))
     several = len({loss for _, _, loss in groups}) > 1
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[Row] = []
     for (epoch, split, loss), group in groups.items():
         means = _weighted(group)
-        head: tuple[Cell, ...] = (epoch, split, loss) if several else (epoch, split)
+        head: Row = (epoch, split, loss) if several else (epoch, split)
         rows.append((*head, sum(e.rows for e in group), *(means.get(name) for name in names)))
     holders = max((len(group) for group in groups.values()), default=1)
     note = "Over all rows of the label holder's split." if groups else ""
     if holders > 1:
         note = (
-            f"Means over {holders} label holders, weighted by their rows. Each measures its own rows; for AUC, F1, RMSE "
-            "and R2 this mean differs from the value over all rows together. A holder whose labels cannot define a "
-            "metric is left out of it."
+            f"Means over {holders} label holders, weighted by their rows. Each measures its own rows; for "
+            "AUC, F1, RMSE and R2 this mean differs from the value over all rows together. A holder whose "
+            "labels cannot define a metric is left out of it."
         )
     columns = ("epoch", "split", *(("loss of",) if several else ()), "rows", *names)
     return Table(title="Metrics by epoch", columns=columns, rows=tuple(rows), note=note)
@@ -318,7 +298,7 @@ def _weighted(group: Sequence[Measured]) -> dict[str, float]:
 
 def summary(events: Sequence[Event]) -> Table:
     """Return what a study lead asks first, as pairs of a question and its answer."""
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[Row] = []
     began, ended, epochs = last(events, Began), last(events, Ended), _epochs(events)
     if began is not None:
         roles = Counter(began.parties.values())
@@ -342,17 +322,13 @@ def summary(events: Sequence[Event]) -> Table:
     rows += _costs(events)
     for split, loss in dict.fromkeys((split, loss) for _, split, loss in _measured(events)):
         figures = merged_metrics(events, split, loss)
-        rows.append(
-            (
-                f"{split}: {loss}" if loss != "loss" else split,
-                ", ".join(f"{k} {v:.4g}" for k, v in figures.items()),
-            )
-        )
+        told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        rows.append((f"{split}: {loss}" if loss != "loss" else split, told))
     return Table(title="Summary", columns=("", "value"), rows=tuple(rows))
 
 
-def _costs(events: Sequence[Event]) -> list[tuple[Cell, ...]]:
-    rows: list[tuple[Cell, ...]] = []
+def _costs(events: Sequence[Event]) -> list[Row]:
+    rows: list[Row] = []
     sent = _added(_all(events, Traffic), phase_of, lambda e: e.frame_bytes)
     for phase, amount in sent.items():
         rows.append((f"traffic in {phase}", human_bytes(amount)))
