@@ -54,7 +54,8 @@ class Op(StrEnum):
 
 
 _PREPOSITION = {
-    Op.SEND: "to", Op.RECEIVE: "from", Op.GIVE: "to", Op.TAKE: "from", Op.RELAY: "from", Op.TELL: "to", Op.HEAR: "from",
+    Op.SEND: "to", Op.RECEIVE: "from", Op.GIVE: "to", Op.TAKE: "from", Op.RELAY: "from",
+    Op.TELL: "to", Op.HEAR: "from",
 }  # fmt: skip
 _LINE = re.compile(r"@(\d+) (\S+) ([a-z]+) (\S+)(?: (to|from) (\S+))?(?: (via|on-to) (\S+))?")
 
@@ -81,7 +82,7 @@ class Action(NamedTuple):
     def __str__(self) -> str:
         text = f"@{self.step} {self.party} {self.op.value} {self.what}"
         if self.peer:
-            text += f" {_PREPOSITION[self.op]} {self.peer}"
+            text += f" {_PREPOSITION.get(self.op, 'with')} {self.peer}"
         if self.via:
             text += f" {'on-to' if self.op is Op.RELAY else 'via'} {self.via}"
         return text
@@ -93,29 +94,36 @@ class Action(NamedTuple):
         Raises:
             ProgramError: The line is not an action.
         """
-        match = _LINE.fullmatch(line.strip())
+        line = line.strip()
+        match = _LINE.fullmatch(line)
         if match is None:
-            raise ProgramError(
-                f"not an action: {line.strip()!r}", expected="'@step party op what [to|from party]'"
-            )
+            raise ProgramError(f"not an action: {line!r}", expected="'@step party op what [to|from party]'")
         step, party, word, what, _, peer, _, via = match.groups()
         if word not in Op._value2member_map_:
-            raise ProgramError(
-                f"not an action: {line.strip()!r}", todo=nearest(word, [op.value for op in Op])
-            )
+            raise ProgramError(f"not an action: {line!r}", todo=nearest(word, [op.value for op in Op]))
         op = Op(word)
-        if (op in _PREPOSITION) != (peer is not None):
-            raise ProgramError(
-                f"not an action: {line.strip()!r}",
-                expected=f"'{word}' {'with' if op in _PREPOSITION else 'without'} another party",
-            )
-        return Action(int(step), party, op, what, peer or "", via or "")
+        action = Action(int(step), party, op, what, peer or "", via or "")
+        between = op in (Op.GIVE, Op.TAKE) or (op is Op.RELAY) == (via is not None)
+        if str(action) != line or (op in _PREPOSITION) != (peer is not None) or not between:
+            raise ProgramError(f"not an action: {line!r}", expected=f"'{_form(op)}'")
+        return action
+
+
+def _form(op: Op) -> str:
+    """Return how an action of this kind is written."""
+    form = f"@step party {op.value} what"
+    if op in _PREPOSITION:
+        form += f" {_PREPOSITION[op]} party"
+    if op is Op.RELAY:
+        form += " on-to party"
+    return form + " [via party]" if op in (Op.GIVE, Op.TAKE) else form
 
 
 class Program(tuple[Action, ...]):
     """Actions in order: one party's, or all parties' merged into an order in which they can be performed."""
 
     def __new__(cls, actions: Iterable[Action] = ()) -> Program:
+        """Return the program of ``actions``."""
         return super().__new__(cls, actions)
 
     @property
@@ -132,7 +140,7 @@ class Program(tuple[Action, ...]):
 
     @staticmethod
     def parse(text: str) -> Program:
-        """Return the program that ``text`` prints, one action a line; blank lines and ``#`` lines are skipped."""
+        """Return the program that ``text`` prints, one action a line; skip blank lines and ``#`` lines."""
         return Program(
             Action.parse(line) for line in text.splitlines() if line.strip() and not line.startswith("#")
         )
