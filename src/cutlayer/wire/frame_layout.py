@@ -61,7 +61,7 @@ Spec = tuple[str, torch.dtype | None, Sequence[int]]
 """Name, type and shape of a tensor; the type None says that the tensor is not there."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity: it is a key in the hot path
 class Limits:
     """The largest frame a party makes or accepts.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from ctypes import memmove
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,24 @@ _REMEMBERED_META_BYTES = 4096  # longer ones are read anew each time, so that no
 if sys.byteorder != "little":  # pragma: no cover
     raise FrameError("cutlayer needs a little-endian machine", got=sys.byteorder)
 
-_arranged = lru_cache(maxsize=256)(arrange)
+_COUNTERS = struct.Struct(
+    "<QQ"
+)  # step and sequence, the two fields of the prelude that change from frame to frame
+_COUNTERS_AT = 16
 _parsed = lru_cache(maxsize=256)(parse)
+
+
+@lru_cache(maxsize=256)
+def _headed(
+    kind: int, training: bool, name: str, specs: tuple[Spec, ...], limits: Limits
+) -> tuple[bytes, Layout]:
+    """Return prelude and meta of a frame, as of step 0, and the whole layout."""
+    if kind not in _KINDS:
+        raise FrameError("unknown kind of message", cut=name, got=repr(kind), expected=_kinds())
+    layout = arrange(name, specs, limits)
+    flags = _TRAINING if training else 0
+    prelude = _PRELUDE.pack(MAGIC, VERSION, kind, flags, layout.frame_bytes, 0, 0, len(layout.meta))
+    return prelude.ljust(PRELUDE_BYTES, b"\0") + layout.meta, layout
 
 
 def encode(message: Message, *, limits: Limits = _LIMITS) -> memoryview:
@@ -73,17 +90,33 @@ def encode(message: Message, *, limits: Limits = _LIMITS) -> memoryview:
         FrameError: If the message holds something that cannot cross, or is beyond ``limits``.
     """
     kind, name, step, tensors, training, sequence = message
-    layout = _arranged(name, tuple([_spec(name, *pair) for pair in tensors]), limits)
-    _, places, gaps, meta, frame_bytes = layout
-    frame = torch.empty(frame_bytes, dtype=torch.uint8).numpy().data
-    _write_prelude(frame, (kind, training, frame_bytes, step, sequence, len(meta)), name)
-    frame[PRELUDE_BYTES : PRELUDE_BYTES + len(meta)] = meta
-    for place, (_, tensor) in zip(places, tensors, strict=True):
+    head, layout = _headed(
+        int(kind), bool(training), name, tuple([_spec(name, *pair) for pair in tensors]), limits
+    )
+    buffer = torch.empty(layout.frame_bytes, dtype=torch.uint8)
+    frame, address = buffer.numpy().data, buffer.data_ptr()
+    frame[: len(head)] = head
+    try:
+        _COUNTERS.pack_into(frame, _COUNTERS_AT, step, sequence)
+    except struct.error as error:
+        raise FrameError(
+            "step and sequence are counted from 0", cut=name, got=f"step {step!r}, sequence {sequence!r}"
+        ) from error
+    for place, (_, tensor) in zip(layout.places, tensors, strict=True):
         if tensor is not None and place.elements:
-            _write_tensor(frame, place, tensor, name)
-    for start, end in gaps:
+            if (
+                tensor.is_cpu
+                and tensor.layout is torch.strided
+                and tensor.is_contiguous()
+                and not tensor.is_neg()
+            ):
+                memmove(address + place.offset, tensor.data_ptr(), tensor.nbytes)
+            else:
+                _write_tensor(frame, place, tensor, name)
+    for start, end in layout.gaps:
         frame[start:end] = bytes(end - start)
-    _CHECKSUM.pack_into(frame, frame_bytes - CHECKSUM_BYTES, xxh3_64_intdigest(frame[:-CHECKSUM_BYTES]))
+    end = layout.frame_bytes - CHECKSUM_BYTES
+    _CHECKSUM.pack_into(frame, end, xxh3_64_intdigest(frame[:end]))
     return frame
 
 
@@ -106,8 +139,11 @@ def decode(frame: Buffer, *, limits: Limits = _LIMITS) -> Message:
     meta = view[PRELUDE_BYTES:meta_end].tobytes()
     layout = (_parsed if len(meta) <= _REMEMBERED_META_BYTES else parse)(meta, limits)
     _check_payload(view, layout, step)
-    view = _settled(view)
-    tensors = tuple([(place.name, _read_tensor(view, place, layout.name, step)) for place in layout.places])
+    tensors = None if view.readonly else _read_tensors(view, layout, step)
+    if tensors is None:  # not writable, or not on a 64-byte boundary
+        copy = torch.empty(len(view), dtype=torch.uint8).numpy().data
+        copy[:] = view
+        tensors = _read_tensors(copy, layout, step) or ()
     return Message(kind, layout.name, step, tensors, flags == _TRAINING, sequence)
 
 
@@ -119,19 +155,6 @@ def _spec(cut: str, name: str, tensor: Tensor | None) -> Spec:
             f"{name!r} is not a tensor", cut=cut, got=type(tensor).__name__, expected="a torch.Tensor"
         )
     return name, tensor.dtype, tensor.shape
-
-
-def _write_prelude(frame: memoryview, values: tuple[int, ...], cut: str) -> None:
-    kind, training, frame_bytes, step, sequence, meta_bytes = values
-    if kind not in _KINDS:
-        raise FrameError("unknown kind of message", cut=cut, got=repr(kind), expected=_kinds())
-    flags = _TRAINING if training else 0
-    try:
-        _PRELUDE.pack_into(frame, 0, MAGIC, VERSION, kind, flags, frame_bytes, step, sequence, meta_bytes)
-    except struct.error as error:
-        raise FrameError(
-            "step and sequence are counted from 0", cut=cut, got=f"step {step!r}, sequence {sequence!r}"
-        ) from error
 
 
 def _write_tensor(frame: memoryview, place: Place, tensor: Tensor, cut: str) -> None:
@@ -149,7 +172,8 @@ def _write_tensor(frame: memoryview, place: Place, tensor: Tensor, cut: str) -> 
 def _bytes(frame: Buffer) -> memoryview:
     """Return a view of our own: it keeps the memory in place even if the caller's view is released."""
     try:
-        return memoryview(frame).cast("B")
+        view = memoryview(frame)
+        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
     except (TypeError, ValueError) as error:
         raise FrameError(
             "a frame is contiguous bytes", got=type(frame).__name__, expected="bytes, bytearray or memoryview"
@@ -211,13 +235,17 @@ def _check_payload(view: memoryview, layout: Layout, step: int) -> None:
             raise FrameError("the frame hides bytes between its tensors", cut=layout.name, step=step)
 
 
-def _settled(view: memoryview) -> memoryview:
-    """Return these bytes in writable memory on a 64-byte boundary: where they are, or a copy."""
-    if not view.readonly and torch.frombuffer(view, dtype=torch.uint8).data_ptr() % ALIGNMENT == 0:
-        return view
-    copy = torch.empty(len(view), dtype=torch.uint8).numpy().data
-    copy[:] = view
-    return copy
+def _read_tensors(
+    view: memoryview, layout: Layout, step: int
+) -> tuple[tuple[str, Tensor | None], ...] | None:
+    """Return the tensors as views of the frame, or None if the frame does not lie on a 64-byte boundary."""
+    found = []
+    for place in layout.places:
+        tensor = _read_tensor(view, place, layout.name, step)
+        if tensor is not None and place.elements and tensor.data_ptr() % ALIGNMENT:
+            return None
+        found.append((place.name, tensor))
+    return tuple(found)
 
 
 def _read_tensor(view: memoryview, place: Place, cut: str, step: int) -> Tensor | None:
