@@ -1,0 +1,5 @@
+"""``python -m cutlayer.cli`` is the command ``cutlayer``."""
+
+from . import main
+
+main()

@@ -1,0 +1,38 @@
+"""``cutlayer check``: is a program right for a study, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ProgramError
+from .commands import STUDY
+
+__all__ = ["check"]
+
+
+def check(
+    program: Annotated[Path, typer.Argument(help="One action a line.", metavar="PROGRAM.TXT")],
+    study: Annotated[Path, STUDY],
+) -> None:
+    """Check the order of work in a text file against a study: every receive has its send, no deadlock.
+
+    \b
+    cutlayer describe study.toml --program --steps 0 > program.txt
+    cutlayer check program.txt study.toml
+    """  # noqa: D301
+    try:
+        text = program.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProgramError(f"cannot read {program}: {error}") from error
+    from ..schedules import Program
+    from ..schedules import check as check_program
+    from ..study_file import load_study
+
+    actions = Program.parse(text)
+    built, _ = load_study(study).build()
+    ticks = check_program(actions, built.graph)
+    count = f"{len(actions):,} actions of {len(actions.parties)} parties"
+    typer.echo(f"{program.name}: {count} are in order; they take {ticks:,} ticks.")
