@@ -72,6 +72,10 @@ class Blueprint:
             for segment, _, output in [loss.prediction.partition(":")]
         }
 
+    def parcel(self, what: str) -> tuple[Crossing, ...]:
+        """Return what a frame carries by its name, ``head->server`` or several joined by ``+``."""
+        return tuple(self.crossings[name] for name in what.split("+"))
+
     def _add(self, cut: Cut) -> None:
         if cut.kind == "label":
             self.crossings[cut.name] = Crossing(cut, Kind.LABEL, cut.tensors, (), cut.specs, 0)

@@ -147,14 +147,18 @@ def backward(party: LocalParty, action: Action) -> Runner:
     work = shared.blueprint.work[action.what]
     name, index, outputs = work.name, work.index, work.outputs
     known, count = shared.meter.flops(name, "backward"), shared.meter.compute(party.name, name, "backward")
+    weights: dict[tuple[float, torch.dtype], Tensor] = {}
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
         roots: list[Tensor] = []
-        gradients: list[Tensor | None] = []
+        gradients: list[Tensor] = []
         for value, weight in flight.losses.pop(name, ()):
             roots.append(value)
-            gradients.append(None if weight == 1.0 else torch.full_like(value, weight))
+            key = (weight, value.dtype)
+            if key not in weights:
+                weights[key] = torch.full_like(value, weight)
+            gradients.append(weights[key])
         for ref in outputs:
             value = flight.values.pop(ref)
             gradient = total(flight.gradients.pop(ref, None))

@@ -15,32 +15,45 @@ from .party import Flight, LocalParty, Runner
 __all__ = ["receive", "send"]
 
 
+Named = tuple[tuple[str, Tensor | None], ...]
+
+
 def send(party: LocalParty, action: Action) -> Runner:
-    """Make the frame of a cut and hand it to the transport."""
-    shared, name, peer = party.shared, action.what, action.peer
-    crossing = shared.blueprint.crossings[name]
-    kind, gather = crossing.kind, _GATHER[crossing.kind]
+    """Make the frame of a cut, with the labels that ride along, and hand it to the transport."""
+    shared, name, peer, transport = party.shared, action.what, action.peer, party.transport
+    parcel = shared.blueprint.parcel(name)
+    kind = parcel[0].kind
+    gather = _GATHER[kind]
+    first, riders = parcel[0], [(field, crossing) for crossing in parcel[1:] for field in crossing.names]
     checks = shared.check_finite and kind is Kind.GRADIENT
-    transport = party.transport
     counts = [
-        shared.meter.traffic(phase, crossing.cut.name, kind, party.name, peer)
+        {c.cut.name: shared.meter.traffic(phase, c.cut.name, c.kind, party.name, peer) for c in parcel}
         for phase in ("evaluation", "training")
     ]
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
-        tensors = gather(flight, crossing)
+        tensors = gather(flight, first)
         size = 0
         for label, tensor in tensors:
             if tensor is not None:
                 size += tensor.nbytes
                 if checks and not finite(tensor):
                     _refuse(party, name, step, label, tensor)
+        rode = 0
+        for field, crossing in riders:
+            label = flight.fields[field]
+            tensors += ((crossing.cut.name, label),)
+            count = counts[flight.training][crossing.cut.name]
+            count[0] += 1
+            count[1] += label.nbytes
+            count[2] += label.nbytes
+            rode += label.nbytes
         frame = encode(Message(kind, name, step, tensors, flight.training))
         transport.send(peer, frame)
-        count = counts[flight.training]
+        count = counts[flight.training][first.cut.name]
         count[0] += 1
-        count[1] += len(frame)
+        count[1] += len(frame) - rode
         count[2] += size
 
     return run
@@ -48,29 +61,23 @@ def send(party: LocalParty, action: Action) -> Runner:
 
 def receive(party: LocalParty, action: Action) -> Runner:
     """Take the next frame of a peer, compare it with what the graph says, keep its tensors."""
-    shared, name, peer = party.shared, action.what, action.peer
-    crossing = shared.blueprint.crossings[name]
-    kind, keep, timeout_s = crossing.kind, _KEEP[crossing.kind], shared.timeout_s
+    shared, name, peer, transport = party.shared, action.what, action.peer, party.transport
+    parcel = shared.blueprint.parcel(name)
+    first, kind = parcel[0], parcel[0].kind
+    keep, own, timeout_s = _KEEP[kind], len(parcel[0].names), shared.timeout_s
     device, moves = shared.device, shared.device.type != "cpu"
-    transport = party.transport
-    expected = tuple(
-        (n, None, None) if s is None else (n, s.dtype, s.shape)
-        for n, s in zip(crossing.names, crossing.specs, strict=True)
-    )
+    riders = [(crossing.cut.name, field) for crossing in parcel[1:] for field in crossing.names]
+    wanted = [*first.names, *(rider for rider, _ in riders)]
+    specs = [spec for crossing in parcel for spec in crossing.specs]
+    expected = [
+        (n, None, ()) if s is None else (n, s.dtype, s.shape) for n, s in zip(wanted, specs, strict=True)
+    ]
 
     def run(step: int, what: str) -> None:
         try:
             message = decode(transport.receive(peer, timeout_s))
         except FrameError as error:
-            raise FrameError(
-                error.what,
-                party=party.name,
-                cut=name,
-                step=step,
-                got=error.got,
-                expected=error.expected,
-                todo=error.todo,
-            ) from error
+            raise _placed(error, party, name, step) from error
         if message.name != name or message.step != step or message.kind is not kind:
             raise FrameError(
                 f"a frame arrived from {peer} that the program does not expect here", party=party.name, cut=name, step=step,
@@ -80,32 +87,25 @@ def receive(party: LocalParty, action: Action) -> Runner:
         tensors = message.tensors
         if len(tensors) != len(expected):
             raise _unlike(party, name, step, f"{len(tensors)} tensors", f"{len(expected)}")
-        for (label, tensor), (wanted, dtype, shape) in zip(tensors, expected, strict=True):
-            if label != wanted or (
+        for (label, tensor), (title, dtype, shape) in zip(tensors, expected, strict=True):
+            if label != title or (
                 tensor is not None
                 and dtype is not None
                 and (tensor.dtype is not dtype or tensor.shape[1:] != shape)
             ):
-                spec = (
-                    "nothing" if tensor is None else str(TensorSpec.of(tensor)) if tensor.ndim else "a number"
-                )
                 raise _unlike(
-                    party,
-                    name,
-                    step,
-                    f"{label} {spec}",
-                    f"{wanted} {dict(zip(crossing.names, crossing.specs, strict=True)).get(wanted)}",
+                    party, name, step, f"{label} {_spec(tensor)}", f"{title} {specs[wanted.index(title)]}"
                 )
         if moves:
             tensors = tuple((label, None if t is None else t.to(device)) for label, t in tensors)
         flight = party.flight(step)
         flight.training = message.training
-        keep(flight, crossing, tensors)
+        keep(flight, first, tensors[:own])
+        for (_, field), (_, tensor) in zip(riders, tensors[own:], strict=True):
+            if tensor is not None:
+                flight.fields[field] = tensor
 
     return run
-
-
-Named = tuple[tuple[str, Tensor | None], ...]
 
 
 def _activations(flight: Flight, crossing: Crossing) -> Named:
@@ -144,6 +144,23 @@ def _keep_labels(flight: Flight, crossing: Crossing, tensors: Named) -> None:
 
 _GATHER = {Kind.ACTIVATION: _activations, Kind.GRADIENT: _gradients, Kind.LABEL: _labels}
 _KEEP = {Kind.ACTIVATION: _keep_activations, Kind.GRADIENT: _keep_gradients, Kind.LABEL: _keep_labels}
+
+
+def _spec(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else str(TensorSpec.of(tensor)) if tensor.ndim else "a number"
+
+
+def _placed(error: FrameError, party: LocalParty, cut: str, step: int) -> FrameError:
+    """Return ``error`` with where it happened, which the wire does not know."""
+    return FrameError(
+        error.what,
+        party=party.name,
+        cut=cut,
+        step=step,
+        got=error.got,
+        expected=error.expected,
+        todo=error.todo,
+    )
 
 
 def _unlike(party: LocalParty, cut: str, step: int, got: str, expected: str) -> FrameError:

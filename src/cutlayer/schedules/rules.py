@@ -189,11 +189,11 @@ class Rules:
     def _load(self, action: Action, frame: Made | None) -> None:
         try:
             batch = Batch.parse(action.what)
-            turn = self.graph.turns[batch.turn] if batch.turn >= 0 else {}
+            turn = self.graph.turns[batch.turn] if min(batch[1:]) >= 0 else None
         except (ValueError, IndexError):
-            raise Refused(
-                f"{action.what!r} names no batch", "it is written split.turn/epoch/batch: train.0/0/3"
-            ) from None
+            turn = None
+        if turn is None:
+            raise Refused(f"{action.what!r} names no batch", "write split.turn/epoch/batch, train.0/0/3")
         if turn.get(self.roles[action.party]) != action.party:
             raise Refused(f"{action.party!r} does not take part in turn {batch.turn}")
         self._make(action, "load", None, action.what)
@@ -311,6 +311,13 @@ class Rules:
         return cut, forwards
 
     def _send(self, action: Action, frame: Made | None) -> Made:
+        parts = [self._send_part(action._replace(what=what)) for what in action.what.split("+")]
+        batches = {part.batch for part in parts}
+        if len(batches) > 1:
+            raise Refused(f"its parts come from different batches: {', '.join(sorted(batches))}")
+        return next((part for part in parts if part.training is not None), parts[0])
+
+    def _send_part(self, action: Action) -> Made:
         cut, forwards = self._ends(action)
         if cut.kind == "label":
             return self._use(action, "load", action.what)
@@ -320,9 +327,10 @@ class Rules:
         return Made(0, action.step, True, batch)
 
     def _receive(self, action: Action, frame: Made | None) -> None:
-        self._ends(action)
-        if frame is not None:
-            self._make(action, action.what, frame.training, frame.batch)
+        for what in action.what.split("+"):
+            self._ends(action._replace(what=what))
+            if frame is not None:
+                self._make(action, what, frame.training, frame.batch)
 
     # Hand-over
 
@@ -382,9 +390,10 @@ class Rules:
 def _in_words(thing: str) -> str:
     if thing == "load":
         return "a loaded batch"
-    if "<-" in thing:
-        return f"the gradient {thing}"
-    return f"{thing!r}"
+    kind, _, name = thing.partition(" ")
+    if name:
+        return f"the {kind} of {name!r}"
+    return f"the gradient {thing}" if "<-" in thing else f"{thing!r}"
 
 
 def _round(batch: str) -> str:

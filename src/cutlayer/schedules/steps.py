@@ -131,28 +131,39 @@ def _evaluation(graph: SplitGraph, with_labels: bool) -> Roles:
 
 
 def _forward(graph: SplitGraph, run: Op, *, labels: bool) -> list[tuple[str, Op, str, str]]:
-    """Run the segments in order; each cut's tensors are sent when made and received just before use."""
-    actions: list[tuple[str, Op, str, str]] = []
-    waiting: dict[str, list[Cut]] = {}
-    for cut in graph.cuts:
-        if cut.kind == "label" and labels:
-            actions.append((cut.source, Op.SEND, cut.name, cut.target))
-            waiting.setdefault(cut.target, []).append(cut)
+    """Run the segments in order; each cut's tensors are sent when made and received just before use.
+
+    Shared labels ride in the frame of the first activations that go the same way: ``head->server+y->server``.
+    """
+    shared = [cut for cut in graph.cuts if cut.kind == "label" and labels]
+    riders: dict[str, list[Cut]] = {}
+    alone = []
+    for label in shared:
+        ways = [
+            c
+            for n in graph.order
+            for c in _cuts_of(graph, n)
+            if (c.source, c.target) == (label.source, label.target)
+        ]
+        (riders.setdefault(ways[0].name, []) if ways else alone).append(label)
+    actions: list[tuple[str, Op, str, str]] = [(cut.source, Op.SEND, cut.name, cut.target) for cut in alone]
+    waiting: dict[str, list[tuple[Cut, str]]] = {}
+    for cut in alone:
+        waiting.setdefault(cut.target, []).append((cut, cut.name))
     for name in graph.order:
         role = graph.segments[name].role
         needed = {ref.segment for ref in graph.wiring[name] if not isinstance(ref, str)}
-        due = {cut.source for cut in waiting.get(role, []) if cut.producer in needed}
-        for cut in [
-            c for c in waiting.get(role, []) if c.source in due
-        ]:  # frames of one sender come in order
-            actions.append((role, Op.RECEIVE, cut.name, cut.source))
-            waiting[role].remove(cut)
+        due = {cut.source for cut, _ in waiting.get(role, []) if cut.producer in needed}
+        for cut, word in [pair for pair in waiting.get(role, []) if pair[0].source in due]:
+            actions.append((role, Op.RECEIVE, word, cut.source))  # all that one sender sent, in its order
+            waiting[role].remove((cut, word))
         actions.append((role, run, name, ""))
         for cut in _cuts_of(graph, name):
-            actions.append((role, Op.SEND, cut.name, cut.target))
-            waiting.setdefault(cut.target, []).append(cut)
-    for role, cuts in waiting.items():
-        actions += [(role, Op.RECEIVE, cut.name, cut.source) for cut in cuts]
+            word = "+".join([cut.name, *(label.name for label in riders.get(cut.name, ()))])
+            actions.append((role, Op.SEND, word, cut.target))
+            waiting.setdefault(cut.target, []).append((cut, word))
+    for role, pairs in waiting.items():
+        actions += [(role, Op.RECEIVE, word, cut.source) for cut, word in pairs]
     return actions
 
 
