@@ -70,8 +70,10 @@ class Pieces:
         known |= {n for n, _ in self.model.named_buffers(remove_duplicate=False)}
         names = []
         for piece in self.pieces:
-            tensors = [*piece.module.named_parameters(), *piece.module.named_buffers()]
-            names.append({name: name for name, _ in tensors if name in known})
+            module = piece.module
+            own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+            own |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
+            names.append({name: name for name in sorted(own & known)})
         return names
 
 

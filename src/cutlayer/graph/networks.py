@@ -209,7 +209,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """``conv1``, ``bn1``, ``relu``, ``maxpool``, ``layer1`` to ``layer4``, ``avgpool``, ``flatten``, ``fc``."""
+    """``conv1``, ``bn1``, ``relu``, ``maxpool``, ``layer1``..``layer4``, ``avgpool``, ``flatten``, ``fc``."""
 
     def __init__(self, blocks: Sequence[int], classes: int, channels: int, *, deep: bool, stem: Stem) -> None:
         super().__init__()

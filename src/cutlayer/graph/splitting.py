@@ -62,12 +62,14 @@ class Course:
         """Model inputs, and values that are model inputs moved about."""
         raw = set[fx.Node]()
         for node in self.steps:
-            kind: Any = node.target
-            if node.op == "call_module":
-                kind = type(self.model.get_submodule(kind))
-            if node.op == "placeholder" or (kind in _MOVES and raw.intersection(leaves(node.args[:1]))):
+            if node.op == "placeholder" or (self.is_move(node) and raw.intersection(leaves(node.args[:1]))):
                 raw.add(node)
         return raw
+
+    def is_move(self, node: fx.Node) -> bool:
+        """Whether ``node`` moves data about without changing them."""
+        kind: Any = node.target
+        return (type(self.model.get_submodule(kind)) if node.op == "call_module" else kind) in _MOVES
 
     @cached_property
     def state(self) -> dict[fx.Node, dict[int, str]]:
@@ -113,7 +115,7 @@ class Split:
         self.piece: dict[fx.Node, int] = {}
         for node in steps:
             if not is_free(node):
-                sources = [self.piece.get(n, 0) for n in node.all_input_nodes]
+                sources = [self.piece.get(n, 0) for n in node.all_input_nodes if n.op != "get_attr"]
                 here = bisect_left(bounds, self.order[node])
                 self.piece[node] = max(sources) if sources and self._is_reading(node) else here
         self.results = tuple(leaves(steps[-1].args))
@@ -132,7 +134,9 @@ class Split:
     def _is_reading(self, node: fx.Node) -> bool:
         """Whether ``node`` only reads a size, unpacks a tuple or checks; it belongs to what it reads."""
         plain = self.course.measured.plain
-        if node.op == "call_module" or (node in plain and has_tensors(plain[node])):
+        if node.op == "call_module" or node in self.course.measured.changed:
+            return False
+        if node in plain and has_tensors(plain[node]):
             return False
         return node in plain or (node.target is operator.getitem and node.args[0] in plain)
 
@@ -211,10 +215,11 @@ class Split:
     def _empty(self) -> Iterator[Refusal]:
         for piece in range(self.count):
             cuts = tuple(c for c in (piece - 1, piece) if 0 <= c < self.count - 1)
-            if piece not in self.piece.values():
+            steps = [step for step, k in self.piece.items() if k == piece and not self._is_reading(step)]
+            if not steps or (piece and all(map(self.course.is_move, steps))):
                 first, last = piece == 0, piece == self.count - 1
                 where = "before it" if first else "after it" if last else "between the two cuts"
-                yield Refusal(f"nothing runs {where}", cuts)
+                yield Refusal(f"nothing is computed {where}", cuts)
             elif not self.outputs[piece]:
                 yield Refusal(f"piece {piece} makes nothing that is used later", cuts)
             elif not self.inputs[piece]:

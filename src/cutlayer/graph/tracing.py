@@ -21,16 +21,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import Attribute, TraceError
-from torch.overrides import TorchFunctionMode
 
 from ..errors import CutError
 
 __all__ = ["Trace", "expect", "in_mode", "input_names", "is_free", "trace"]
 
-_FACTORIES = {
-    torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal,
-    torch.zeros, torch.ones, torch.empty, torch.full,
-}  # fmt: skip
+_FACTORIES = (
+    "arange", "empty", "eye", "full", "linspace", "normal", "ones", "rand", "randint", "randn", "randperm",
+    "zeros",
+)  # fmt: skip
 
 
 @dataclass
@@ -108,7 +107,7 @@ def trace(model: nn.Module, worlds: Sequence[tuple[Tensor, ...]], enter: Collect
     while True:
         tracer = _Tracer(model, worlds, set(enter), opaque)
         try:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Factories(tracer):
+            with torch.random.fork_rng(devices=[]), torch.enable_grad(), _factories_recorded(tracer):
                 graph = tracer.trace(model)
             return Trace(graph, tracer.input_names, _ends(model, tracer), _names(graph, tracer), opaque)
         except _Untraceable as stop:
@@ -213,6 +212,8 @@ class _Tracer(fx.Tracer):
         try:
             result = super().call_module(m, forward, args, kwargs)
         except Exception as error:
+            if self.is_leaf_module(m, path):  # the fault is around it
+                raise
             raise _Untraceable(path, _reason(error)) from error
         finally:
             self.open.pop()
@@ -260,17 +261,26 @@ class _Tracer(fx.Tracer):
         return engine.env[node]
 
 
-class _Factories(TorchFunctionMode):
-    """Records tensors that a forward makes from nothing, so that each call makes them anew."""
+@contextmanager
+def _factories_recorded(tracer: _Tracer) -> Iterator[None]:
+    """Record tensors that a forward makes from nothing, so that each call makes them anew."""
 
-    def __init__(self, tracer: _Tracer) -> None:
-        super().__init__()
-        self.tracer = tracer
+    def recorded(original: Callable[..., Tensor]) -> Callable[..., Any]:
+        def make(*args: Any, **kwargs: Any) -> Any:
+            if tracer.evaluating:
+                return original(*args, **kwargs)
+            return tracer.create_proxy("call_function", original, args, kwargs)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _FACTORIES and not self.tracer.evaluating:
-            return self.tracer.create_proxy("call_function", func, args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+        return make
+
+    originals = {name: getattr(torch, name) for name in _FACTORIES}
+    try:
+        for name, original in originals.items():
+            setattr(torch, name, recorded(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
 
 
 def _reason(error: Exception) -> str:
