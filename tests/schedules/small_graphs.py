@@ -2,9 +2,11 @@
 
 from functools import cache
 
+import numpy as np
 import torch
 from torch import nn
 
+from cutlayer.data import arrays
 from cutlayer.graph import (
     Loss,
     Role,
@@ -30,6 +32,11 @@ def bottoms(*roles):
     return {role: nn.Linear(2, 2) for role in roles}
 
 
+def _clients():
+    """Two clients that hold the labels."""
+    return arrays(np.arange(16.0).reshape(8, 2), np.arange(8) % 2).split_rows(2)
+
+
 def _frozen():
     """A frozen first segment, and a server role with one party for each turn."""
     roles = [Role("client", ("a", "b"), {"x": X}), Role("server", ("s", "t"), {"y": Y})]
@@ -51,7 +58,7 @@ _MAKERS = {
     "vanilla": lambda: vanilla(mlp((2, 3, 2)), "linear1", clients=2, example=ROWS),
     "u_shaped": lambda: u_shaped(mlp((2, 3, 3, 2)), ("linear1", "linear2"), clients=2, example=ROWS),
     "vertical": lambda: vertical(bottoms("clinic", "lab"), nn.Linear(4, 2)),
-    "multi_hop": lambda: multi_hop(mlp((2, 3, 3, 2)), ("linear1", "linear2"), clients=2, example=ROWS),
+    "multi_hop": lambda: multi_hop(mlp((2, 3, 3, 2)), ("linear1", "linear2"), clients=_clients()),
     "multi_task": lambda: multi_task(
         bottoms("clinic", "lab"), {"risk": nn.Linear(4, 2), "stay": nn.Linear(4, 2)}
     ),
