@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import keyword
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ class Survey:
     def __init__(
         self, model: nn.Module, example: Tensor | Sequence[Tensor], enter: Collection[str] = ()
     ) -> None:
+        for path, _ in model.named_modules():
+            if any(map(keyword.iskeyword, path.split("."))):
+                raise CutError(f"module {path!r} is named like a Python keyword", todo="rename it")
         self.model = model
         self.worlds = worlds_of(example)
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
@@ -141,10 +145,11 @@ class Survey:
     def _refusal(self, splits: tuple[Split, Split], roles: Sequence[str]) -> Refusal | None:
         training, evaluation = splits
         refusal = training.refusal(roles) or evaluation.refusal(roles)
+        all_cuts = tuple(range(training.count - 1))
+        if refusal is None and training.names(training.results) != evaluation.names(evaluation.results):
+            return Refusal("the model returns other things in training than in evaluation", all_cuts)
         if refusal is None and _crossing(training) != _crossing(evaluation):
-            return Refusal(
-                "other tensors would cross in training than in evaluation", tuple(range(training.count - 1))
-            )
+            return Refusal("other tensors would cross in training than in evaluation", all_cuts)
         return refusal
 
     def paths(self) -> list[str]:
@@ -194,5 +199,4 @@ class Survey:
 
 
 def _crossing(split: Split) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    pieces = [(split.names(i), split.names(o)) for i, o in zip(split.inputs, split.outputs, strict=True)]
-    return [*pieces, (split.names(split.results), ())]
+    return [(split.names(i), split.names(o)) for i, o in zip(split.inputs, split.outputs, strict=True)]

@@ -136,9 +136,9 @@ class Split:
         plain = self.course.measured.plain
         if node.op == "call_module" or node in self.course.measured.changed:
             return False
-        if node in plain and has_tensors(plain[node]):
-            return False
-        return node in plain or (node.target is operator.getitem and node.args[0] in plain)
+        if node.target is operator.getitem and node.args[0] in plain:
+            return True
+        return node in plain and not has_tensors(plain[node])
 
     def _comes_from_elsewhere(self, source: fx.Node, piece: int) -> bool:
         return source.op == "placeholder" or (source.op != "get_attr" and self.piece[source] != piece)

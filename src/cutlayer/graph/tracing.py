@@ -319,6 +319,8 @@ def _names(graph: fx.Graph, tracer: _Tracer) -> dict[fx.Node, str]:
             continue
         owner, operation = tracer.owners.get(node, ""), node.name.rstrip("0123456789").rstrip("_")
         path = tracer.results.get(node) or (f"{owner}.{operation}" if owner else operation)
+        if node.target is operator.getitem and isinstance(node.args[1], int):
+            path = f"{names[cast(fx.Node, node.args[0])]}_{node.args[1]}"
         name = path.replace(".", "_")
         name = name if name[0].isalpha() else f"layer_{name.lstrip('_')}"
         unique, count = name, 0
