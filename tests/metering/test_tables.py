@@ -34,8 +34,8 @@ def began(clients: int = 2) -> Began:
     roles = {f"client-{i}": "client" for i in range(clients)} | {"server": "server"}
     return Began(
         name="trial", study="u_shaped", digest="d" * 64, seed=7, epochs=2, batch_size=4,
-        schedule="round robin", optimizer="SGD lr=0.1", parties=roles, graph="g", mermaid="m", svg="s", disclosures={}, holdings="h",
-        versions={"torch": "2"}, started="2026-01-01T00:00:00+00:00",
+        optimizer="SGD lr=0.1", parties=roles, graph="g", mermaid="m", svg="s", disclosures={},
+        holdings="h", schedule="round robin", versions={"torch": "2"}, started="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def test_metrics_of_several_holders_are_weighted_by_rows():
     both = measured(0, "client-0", 10, accuracy=1.0, auc=0.9)
     events = [began(3), both, measured(0, "client-1", 30, accuracy=0.5)]
     table = tables(events)["metrics"]
-    assert table.rows == ((0, "test", 40, 0.625, 0.9),)
+    assert table.rows == ((1, "test", 40, 0.625, 0.9),)
     assert "Means over 2 label holders, weighted by their rows" in table.note
     assert merged_metrics(events, "test", "loss") == {"accuracy": 0.625, "auc": 0.9}
 
@@ -238,7 +238,7 @@ def test_an_epoch_trained_again_counts_once():
         again,
         measured(0, "server", 4, accuracy=0.9),
     ]
-    assert tables(events)["losses"].rows == ((0, 4, 16, 1.0, 1.0),)
+    assert tables(events)["losses"].rows == ((1, 4, 16, 1.0, 1.0),)
     assert tables(events)["metrics"].column("accuracy") == (0.9,)
 
 

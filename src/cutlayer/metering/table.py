@@ -30,6 +30,20 @@ def shown(cell: Cell) -> str:
     return f"{cell:.4g}" if cell == 0 or abs(cell) >= 1e-3 else f"{cell:.3e}"
 
 
+def _decimals(column: Sequence[Cell]) -> int:
+    """Return how many decimals show the largest number of a column with four digits, or a little more."""
+    sizes = [abs(cell) for cell in column if isinstance(cell, int | float) and math.isfinite(cell)]
+    biggest = max(sizes, default=0.0)
+    return 4 if biggest < 10 else 2 if biggest < 100 else 1 if biggest < 1000 else 0
+
+
+def _aligned(cell: Cell, decimals: int) -> str:
+    if not isinstance(cell, float) or not math.isfinite(cell):
+        return shown(cell)
+    text = f"{cell:,.{decimals}f}"
+    return shown(cell) if cell and not text.strip("-0.,") else text
+
+
 def _scaled(value: float, steps: Sequence[str], unit: str) -> str:
     """Return ``value`` with three digits and the largest of ``steps`` (of a thousand each) that fits."""
     index = 0
@@ -94,6 +108,11 @@ class Table:
         cells = [row[column] for row in self.rows if row[column] is not None]
         return bool(cells) and not any(isinstance(cell, str) for cell in cells)
 
+    def cells(self) -> list[list[str]]:
+        """Return the cells as text, the fractions of a column with the same number of decimals."""
+        decimals = [_decimals([row[i] for row in self.rows]) for i in range(len(self.columns))]
+        return [[_aligned(cell, d) for cell, d in zip(row, decimals, strict=True)] for row in self.rows]
+
     def column(self, name: str) -> tuple[Cell, ...]:
         """Return the cells of the column ``name``."""
         index = self.columns.index(name)
@@ -101,7 +120,7 @@ class Table:
 
     def text(self) -> str:
         """Return the table as aligned plain text."""
-        lines = [self.columns, *(tuple(shown(cell) for cell in row) for row in self.rows)]
+        lines = [self.columns, *map(tuple, self.cells())]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         right = [self.is_number(i) for i in range(len(self.columns))]
         lines.insert(1, tuple("-" * width for width in widths))
@@ -116,6 +135,6 @@ class Table:
     def markdown(self) -> str:
         """Return the table in Markdown."""
         rule = ["---:" if self.is_number(i) else "---" for i in range(len(self.columns))]
-        lines = [self.columns, rule, *([shown(cell) for cell in row] for row in self.rows)]
+        lines = [self.columns, rule, *self.cells()]
         body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
         return "\n".join([f"**{self.title}**", "", *body, *(["", self.note] if self.note else [])]) + "\n"

@@ -235,8 +235,10 @@ def losses(events: Sequence[Event]) -> Table:
     return Table(
         title="Training by epoch",
         columns=("epoch", "steps", "rows", *names, "time (s)"),
-        rows=tuple((e.epoch, e.steps, e.rows, *(e.losses.get(n) for n in names), e.seconds) for e in epochs),
-        note="Losses are means over the epoch's rows, each at the weights of its step.",
+        rows=tuple(
+            (e.epoch + 1, e.steps, e.rows, *(e.losses.get(n) for n in names), e.seconds) for e in epochs
+        ),
+        note="Losses are means over the epoch's rows, each at the weights of its step. Epochs count from 1.",
     )
 
 
@@ -248,7 +250,7 @@ def metrics(events: Sequence[Event]) -> Table:
     rows: list[Row] = []
     for (epoch, split, loss), group in groups.items():
         means = _weighted(group)
-        head: Row = (epoch, split, loss) if several else (epoch, split)
+        head: Row = (epoch + 1, split, loss) if several else (epoch + 1, split)
         rows.append((*head, sum(e.rows for e in group), *(means.get(name) for name in names)))
     holders = max((len(group) for group in groups.values()), default=1)
     note = "Over all rows of the label holder's split." if groups else ""
@@ -324,17 +326,17 @@ def summary(events: Sequence[Event]) -> Table:
         figures = merged_metrics(events, split, loss)
         told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         rows.append((f"{split}: {loss}" if loss != "loss" else split, told))
-    return Table(title="Summary", columns=("", "value"), rows=tuple(rows))
+    return Table(title="Summary", columns=("what", "value"), rows=tuple(rows))
 
 
 def _costs(events: Sequence[Event]) -> list[Row]:
     rows: list[Row] = []
     sent = _added(_all(events, Traffic), phase_of, lambda e: e.frame_bytes)
-    for phase, amount in sent.items():
-        rows.append((f"traffic in {phase}", human_bytes(amount)))
+    for phase in sorted(sent, key=lambda phase: (*PHASES, phase).index(phase)):
+        rows.append((f"traffic in {phase}", human_bytes(sent[phase])))
     flops = _added(_all(events, Computed), lambda e: e.phase, lambda e: e.flops)
-    for phase, amount in flops.items():
-        rows.append((f"compute in {phase}", human_flops(amount)))
+    for phase in sorted(flops, key=lambda phase: (*PHASES, phase).index(phase)):
+        rows.append((f"compute in {phase}", human_flops(flops[phase])))
     return rows
 
 
