@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["cuts"]
 
-_SHAPES = {
+SHAPES = {
     "lenet": "1,28,28", "mlp": "784", "resnet18": "3,32,32", "resnet50": "3,32,32", "unet": "1,32,32",
     "vgg11": "3,32,32", "vgg16": "3,32,32",
 }  # fmt: skip
-_TOKENS = {"transformer": 64}
+TOKENS = {"transformer": 64}
 _ROWS = 2
 
 
@@ -79,7 +79,7 @@ def _made(
     from ..study_file.words import Call
 
     if shape is None and tokens is None:
-        shape, tokens = _SHAPES.get(word), _TOKENS.get(word)
+        shape, tokens = SHAPES.get(word), TOKENS.get(word)
     if shape is None and tokens is None:
         # An unknown name is told first; then what is missing.
         Functions(Path()).find(word)

@@ -56,8 +56,7 @@ class Functions:
         if ":" not in call.function:
             arguments.setdefault("seed", self.seed)
         _check_arguments(call.function, parameters, arguments)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(stream(self.seed, "model", *place))
+        with self._seeded(*place):
             made = _called(call.function, function, arguments)
         if not isinstance(made, nn.Module):
             raise StudyError(
@@ -89,8 +88,15 @@ class Functions:
             if not path.is_file():
                 known = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
                 raise StudyError(f"there is no file {self.folder / file}", todo=nearest(path.name, known))
-            self._files[path] = _executed(path)
+            with self._seeded("file", path.name):
+                self._files[path] = _executed(path)
         return self._files[path]
+
+    @contextlib.contextmanager
+    def _seeded(self, *place: str) -> Iterator[None]:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(stream(self.seed, "model", *place))
+            yield
 
 
 def _network(word: str) -> Callable[..., Any]:

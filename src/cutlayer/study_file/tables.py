@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -43,6 +44,14 @@ class NamedTable(Table):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     name: str
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        for key, value in self.settings.items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise contradiction(f"{key} is not a finite number")
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:
