@@ -164,3 +164,11 @@ def test_mermaid_escapes_names():
     text = ALL["odd_names"]().mermaid()
     assert "a#lt;b#gt;#amp;#quot;c#quot;| " in text
     assert "<b>" not in text
+
+
+def test_weights_differ_in_their_last_digit():
+    graph = vanilla()
+    first = graph.describe()
+    loss = graph.losses["loss"]
+    graph.losses["loss"] = Loss(role=loss.role, prediction=loss.prediction, weight=1.0000000000000002)
+    assert graph.describe() != first

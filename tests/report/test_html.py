@@ -4,6 +4,8 @@ import base64
 import dataclasses
 import hashlib
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -162,7 +164,8 @@ def test_names_are_text_and_never_markup(tmp_path):
     assert isinstance(began, Began)
     log[0] = dataclasses.replace(
         began, study=evil, schedule=evil, optimizer=evil, digest=evil, graph=evil, holdings=evil,
-        started=evil, svg=evil, versions={evil: evil}, disclosures={evil: evil}, parties={**began.parties, evil: evil},
+        started=evil, svg=evil, versions={evil: evil}, disclosures={evil: evil},
+        parties={**began.parties, evil: evil},
     )  # fmt: skip
     log.append(Noted(subject=evil, text=evil, figures={evil: 1.0}))
     log.append(frames(0, evil, evil, evil, evil, evil, 10))
@@ -200,3 +203,8 @@ def test_bad_folders(tmp_path):
     (folder / "report.html").mkdir()
     with pytest.raises(LogError, match=r"cannot write .*report\.html"):
         write_report(folder)
+
+
+def test_reading_a_log_needs_no_torch():
+    code = "import sys, cutlayer.report; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

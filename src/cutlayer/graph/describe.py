@@ -174,7 +174,7 @@ def _cut(cut: Cut) -> str:
 def _loss(graph: SplitGraph, loss: Loss) -> str:
     return (
         f"{loss.name} on {loss.role}: {function_name(loss.function)} of {word(loss.prediction)} "
-        f"and field {word(loss.target)}, weight {loss.weight:g}"
+        f"and field {word(loss.target)}, weight {repr(float(loss.weight)).removesuffix('.0')}"
     )
 
 
