@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -401,6 +402,11 @@ def test_own_seed_of_the_deal(write: Callable[..., Path]) -> None:
     assert ids(fixed) == ids(fixed, other_seed)
 
 
+def test_the_study_in_the_docs_is_right() -> None:
+    text = (EXAMPLE.parent.parent.parent / "docs" / "study-file.md").read_text()
+    Tables.model_validate(tomllib.loads(text.split("```toml\n")[1].split("```")[0]))
+
+
 # What is wrong with a file
 
 WRONG = [
@@ -467,7 +473,7 @@ WRONG_WHEN_BUILT = [
     (("lr = 0.1", "lr = -1"), "PyTorch refuses SGD(lr=-1)"),
     (('name = "SGD"', 'name = "SDG"'), "did you mean 'SGD'?"),
     (("lr = 0.1", 'lr = 0.1\nschedule = { name = "StepLR", step = 3 }'), "[optimizer.schedule]"),
-    (("lr = 0.1", "lr = 0.1\n[optimizers.haed]\nname = 'SGD'"), "'haed' (study.toml, [optimizers]); did you mean 'head'"),
+    (("lr = 0.1", "\n[optimizers.haed]\nname = 'SGD'"), "study.toml, [optimizers]); did you mean 'head'"),
     (('cut = "activation1"', 'cut = "activation7"'), "(study.toml, [graph])"),
     (('function = "mlp"', 'function = "mpl"'), "'mpl' (study.toml, [graph]); did you mean 'mlp'"),
     (('sizes =', 'size ='), "mlp has no parameter 'size'"),

@@ -15,6 +15,10 @@ from .words import Metric, Positive, Split, Table, contradiction
 __all__ = ["NamedTable", "OptimizerTable", "Tables"]
 
 
+def _held_out() -> list[Split]:
+    return ["valid", "test"]
+
+
 class StudyTable(Table):
     """``[study]``: see :class:`cutlayer.Study`; the name is the file's unless given."""
 
@@ -24,7 +28,7 @@ class StudyTable(Table):
     batch_size: Positive = 64
     device: str = "cpu"
     metrics: list[Metric] = Field(default_factory=list)
-    evaluate: list[Split] = Field(default_factory=lambda: ["valid", "test"])
+    evaluate: list[Split] = Field(default_factory=_held_out)
     drop_last: bool = False
     shuffle: bool = True
     check_finite: bool = True
