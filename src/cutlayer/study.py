@@ -419,12 +419,12 @@ class Run:
 
     def plot(self, folder: str | Path | None = None) -> list[Path]:
         """Draw the run's plots as PNG files and return their paths."""
-        from .report.plots import write_plots
+        from .report.plots import save_plots
 
         where = Path(folder) if folder is not None else self.folder
         if where is None:
             raise StudyError("no folder to draw into", todo="give plot(folder), or simulate(out=…)")
-        return write_plots(self.events, where / "plots" if folder is None else where)
+        return list(save_plots(self.events, where / "plots" if folder is None else where).values())
 
     def report(self) -> Path:
         """Write the self-contained ``report.html`` and its plots into the run's folder and return its path."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -17,7 +17,7 @@ from cutlayer.data.pool import Pool
 from cutlayer.data.prepare import PreparationSettings
 from cutlayer.data.records import SPLITS, Holdings, PartyData
 from cutlayer.errors import DataError, nearest
-from cutlayer.seeds import generator
+from cutlayer.seeds import generator, stream
 
 __all__ = ["Source"]
 
@@ -111,6 +111,36 @@ class Source:
         if by is not None:
             splits = {split: pool.set_aside(by) for split, pool in splits.items()}
         return replace(self, splits=splits)
+
+    def folds(self, count: int = 5, seed: int = 0) -> Iterator[Source]:
+        """Yield ``count`` sources for cross-validation: each row is in "test" exactly once, else in "train".
+
+        Args:
+            count: How many folds; each holds out one share of the rows, with the same share of every class.
+            seed: Same seed, same folds.
+
+        Raises:
+            DataError: There is a test split already, or a fold would be empty.
+        """
+        from sklearn.model_selection import KFold, StratifiedKFold
+
+        rows = self.splits["train"]
+        if "test" in self.splits:
+            raise DataError("there is a test split already", todo="load the data with test=0")
+        if not 2 <= count <= len(rows):
+            raise DataError("cross-validation needs at least 2 folds and no more than rows", got=str(count))
+        labels = rows.labels()
+        state = stream(seed, "folds") % 2**32
+        if labels is None:
+            chosen = KFold(count, shuffle=True, random_state=state).split(np.zeros(len(rows)))
+        else:
+            chosen = StratifiedKFold(count, shuffle=True, random_state=state).split(
+                np.zeros(len(rows)), labels
+            )
+        for train, test in chosen:
+            yield replace(
+                self, splits={**self.splits, "train": rows.select(train), "test": rows.select(test)}
+            )
 
     def split_rows(
         self,
