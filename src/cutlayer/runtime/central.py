@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Holdings, Records
-from ..graph.parts import Ref
+from ..graph.parts import Loss, Ref
 from ..graph.split_graph import Joined, SplitGraph
 from ..metering.metrics import measure
 from ..schedules.calendar import Batch, Calendar
@@ -84,7 +84,7 @@ class CentralTwin:
                     fields = self._pile.rows(Batch(split, turn, 0, index), self.calendar)
                     values = self.network(fields)
                     for loss in self.graph.losses.values():
-                        pair = (values[self._prediction(loss.prediction)], self._label(loss.target, fields))
+                        pair = (values[self._prediction(loss.prediction)], self._label(loss, fields))
                         found.setdefault(loss.name, []).append(pair)
         return {
             name: measure(
@@ -106,10 +106,9 @@ class CentralTwin:
     def _loss(self, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         values = self.network(fields)
         terms = [
-            loss.compute(values[self._prediction(loss.prediction)], self._label(loss.target, fields))
-            * loss.weight
+            loss.compute(values[self._prediction(loss.prediction)], self._label(loss, fields)) * loss.weight
             if loss.weight != 1.0
-            else loss.compute(values[self._prediction(loss.prediction)], self._label(loss.target, fields))
+            else loss.compute(values[self._prediction(loss.prediction)], self._label(loss, fields))
             for loss in self.graph.losses.values()
         ]
         total = terms[0]
@@ -117,8 +116,12 @@ class CentralTwin:
             total = total + term
         return total
 
-    def _label(self, target: str, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-        return next(held[target] for held in fields.values() if target in held)
+    def _label(self, loss: Loss, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+        """Return the label that the loss's own role holds, or else the one that is shared with it."""
+        if loss.target in self.graph.roles[loss.role].fields:
+            return fields[loss.role][loss.target]
+        shares = [s for s in self.graph.shares if (s.field, s.target) == (loss.target, loss.role)]
+        return fields[shares[0].source][loss.target]
 
     def _prediction(self, text: str) -> Ref:
         segment, _, output = text.partition(":")
