@@ -61,7 +61,7 @@ _HOME = {
 }  # fmt: skip
 _MODULES = {"data": "data", "networks": "graph.networks", "optim": "runtime.optim"}
 
-__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
+__all__ = [*_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> object:

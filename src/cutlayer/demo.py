@@ -42,9 +42,14 @@ def diabetes_study(
     diagnosis. The same study works for one institution alone.
     """
     return Study(
-        graph=_network(holdings, seed), optimizer=optim.AdamW(lr=1e-3, weight_decay=0.1),
-        batch_size=64, epochs=epochs, seed=seed, metrics=("auc", "loss"), name=name,
-    )  # fmt: skip
+        graph=_network(holdings, seed),
+        optimizer=optim.AdamW(lr=1e-3, weight_decay=0.1),
+        batch_size=64,
+        epochs=epochs,
+        seed=seed,
+        metrics=("auc", "loss"),
+        name=name,
+    )
 
 
 def _network(holdings: Holdings, seed: int) -> SplitGraph:

@@ -25,7 +25,7 @@ def stream(seed: int, *place: str | int) -> int:
 
 
 def at_step(seed: int, step: int) -> int:
-    """Return the 63-bit seed of a stream at one step: a walk in strides of the golden ratio, far from its neighbours."""
+    """Return the 63-bit seed of a stream at one step, in strides of the golden ratio, so far from its neighbours."""
     return (seed + step * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF
 
 

@@ -45,7 +45,8 @@ class Study:
         batch_size: Rows in a training batch.
         epochs: How often the training rows are gone through.
         seed: From which every random draw is derived.
-        metrics: Names of metrics (``accuracy``, ``auc``, ``f1``, ``loss``, ``mae``, ``rmse``, ``r2``); all that fit if empty.
+        metrics: Names of metrics (``accuracy``, ``auc``, ``f1``, ``loss``, ``mae``, ``rmse``, ``r2``), or none for
+            all that fit.
         early_stopping: Keep the best epoch and stop when none is better for a while.
         drop_last: Leave out an epoch's last batch where it is not full.
         shuffle: Draw a new order of the rows in each epoch.
@@ -143,12 +144,14 @@ class Study:
     def describe(self) -> str:
         """Return what the study is, as text."""
         lines = [
-            f"Study {self.name}  (digest {self.digest[:16]})", "",
+            f"Study {self.name}  (digest {self.digest[:16]})",
+            "",
             f"schedule    {self.schedule.describe()}",
             f"optimizer   {_optimizer_text(self.optimizer)}",
-            f"training    {self.epochs} epochs, batches of {self.batch_size}, seed {self.seed}", "",
+            f"training    {self.epochs} epochs, batches of {self.batch_size}, seed {self.seed}",
+            "",
             self.graph.describe(),
-        ]  # fmt: skip
+        ]
         return "\n".join(lines)
 
     def simulate(
@@ -208,9 +211,15 @@ class Study:
 
     def _settings(self) -> Settings:
         return Settings(
-            optimizers=self.optimizers, epochs=self.epochs, seed=self.seed, device=self.device, metrics=tuple(self.metrics),
-            early_stopping=self.early_stopping, check_finite=self.check_finite, evaluate=tuple(self.evaluate),
-        )  # fmt: skip
+            optimizers=self.optimizers,
+            epochs=self.epochs,
+            seed=self.seed,
+            device=self.device,
+            metrics=tuple(self.metrics),
+            early_stopping=self.early_stopping,
+            check_finite=self.check_finite,
+            evaluate=tuple(self.evaluate),
+        )
 
     def _check_data(self, holdings: Holdings, cohorts: Cohorts) -> None:
         """Find out before training what would fail in the middle of it."""
@@ -229,9 +238,10 @@ class Study:
                 ):
                     raise DataError(
                         f"field {name!r} of role {role.name!r} has another shape or type than the graph",
-                        got=f"{known[name].dtype} {tuple(known[name].shape)}", expected=str(spec),
+                        got=f"{known[name].dtype} {tuple(known[name].shape)}",
+                        expected=str(spec),
                         todo="build the graph from these holdings",
-                    )  # fmt: skip
+                    )
         if not any(rows.get("train") for rows in cohorts.rows):
             raise DataError("nobody has rows to train on", todo="give the split 'train' to the parties")
         left = {rows["train"] % self.batch_size for rows in cohorts.rows if rows.get("train")}
@@ -257,21 +267,37 @@ class Study:
             began = next((e for e in log.events if isinstance(e, Began)), None)
             if began is not None and began.digest != self.digest:
                 raise StudyError(
-                    "the run in that folder is of another study", got=f"digest {self.digest[:16]}",
-                    expected=f"{began.digest[:16]}", todo="resume with the same study, or start anew in another folder",
-                )  # fmt: skip
+                    "the run in that folder is of another study",
+                    got=f"digest {self.digest[:16]}",
+                    expected=f"{began.digest[:16]}",
+                    todo="resume with the same study, or start anew in another folder",
+                )
             if began is not None:
                 return
         graph = self.graph
         log.write(
             Began(
-                name=self.name, study=graph.name, digest=self.digest, seed=self.seed, epochs=self.epochs,
-                batch_size=self.batch_size, schedule=self.schedule.describe(), optimizer=_optimizer_text(self.optimizer),
-                parties={p.name: p.role for p in graph.parties}, graph=graph.describe(), mermaid=graph.mermaid(),
-                svg=graph.svg(), disclosures={r.parties[0]: graph.disclosure(r.parties[0], self.batch_size) for r in graph.roles.values()},
-                holdings=holdings.table(), versions=_versions(), started=datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+                name=self.name,
+                study=graph.name,
+                digest=self.digest,
+                seed=self.seed,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                schedule=self.schedule.describe(),
+                optimizer=_optimizer_text(self.optimizer),
+                parties={p.name: p.role for p in graph.parties},
+                graph=graph.describe(),
+                mermaid=graph.mermaid(),
+                svg=graph.svg(),
+                disclosures={
+                    r.parties[0]: graph.disclosure(r.parties[0], self.batch_size)
+                    for r in graph.roles.values()
+                },
+                holdings=holdings.table(),
+                versions=_versions(),
+                started=datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
             )
-        )  # fmt: skip
+        )
 
 
 class Twin:
@@ -410,9 +436,10 @@ class Run:
         missing = [p.name for p in self.study.graph.parties if p.name not in consent]
         if missing:
             raise ConsentError(
-                "the joined network is written only when every party agrees", got=f"no consent of {', '.join(missing)}",
+                "the joined network is written only when every party agrees",
+                got=f"no consent of {', '.join(missing)}",
                 todo="ask them, or save each party's own half with save()",
-            )  # fmt: skip
+            )
         from .runtime.halves import save_joined
 
         return save_joined(Path(path), self.study.graph, self.weights())
@@ -476,6 +503,10 @@ def _versions() -> dict[str, str]:
     from . import __version__
 
     return {
-        "cutlayer": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(),
-        "platform": platform.platform(), "threads": str(torch.get_num_threads()),
-    }  # fmt: skip
+        "cutlayer": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+    }

@@ -120,9 +120,13 @@ class Segment:
     def __post_init__(self) -> None:
         valid_name(self.name, "segment")
         if not self.inputs:
-            raise GraphError(f"segment {self.name!r} has no input", todo="name a data field or another segment")
+            raise GraphError(
+                f"segment {self.name!r} has no input", todo="name a data field or another segment"
+            )
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
-            raise GraphError(f"segment {self.name!r} needs outputs with different names", got=str(self.outputs))
+            raise GraphError(
+                f"segment {self.name!r} needs outputs with different names", got=str(self.outputs)
+            )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

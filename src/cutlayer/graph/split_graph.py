@@ -59,7 +59,9 @@ class SplitGraph:
         self.shares = tuple(shares)
         self._check_parties()
         self._check_modules()
-        self.wiring = {s.name: tuple(self._resolve(s, text) for text in s.inputs) for s in self.segments.values()}
+        self.wiring = {
+            s.name: tuple(self._resolve(s, text) for text in s.inputs) for s in self.segments.values()
+        }
         self.order = self._topological_order()
         self._check_losses()
         self._check_reach()
@@ -266,7 +268,8 @@ class SplitGraph:
             segment, _, output = loss.prediction.partition(":")
             if segment not in self.segments:
                 raise GraphError(
-                    f"loss {loss.name!r} reads the unknown segment {segment!r}", todo=nearest(segment, list(self.segments))
+                    f"loss {loss.name!r} reads the unknown segment {segment!r}",
+                    todo=nearest(segment, list(self.segments)),
                 )
             if output and output not in self.segments[segment].outputs:
                 raise GraphError(
@@ -291,7 +294,8 @@ class SplitGraph:
         holders = [role.name for role in self.roles.values() if loss.target in role.fields]
         held = f"role {holders[0]!r} holds it" if holders else "no role holds it"
         raise GraphError(
-            f"loss {loss.name!r} on role {loss.role!r} uses the label {loss.target!r}, which that role does not hold; {held}",
+            f"loss {loss.name!r} on role {loss.role!r} uses the label {loss.target!r}, "
+            f"which that role does not hold; {held}",
             todo="compute the loss where the label is (U-shape), give the label to that role, or share it openly "
             "with Share(field, source, target)",
         )
@@ -299,16 +303,24 @@ class SplitGraph:
     def _check_share(self, share: Share) -> None:
         for role in (share.source, share.target):
             if role not in self.roles:
-                raise GraphError(f"share of {share.field!r} names the unknown role {role!r}", todo=nearest(role, list(self.roles)))
+                raise GraphError(
+                    f"share of {share.field!r} names the unknown role {role!r}",
+                    todo=nearest(role, list(self.roles)),
+                )
         if share.field not in self.roles[share.source].fields:
-            raise GraphError(f"role {share.source!r} shares the label {share.field!r}, which it does not hold")
+            raise GraphError(
+                f"role {share.source!r} shares the label {share.field!r}, which it does not hold"
+            )
         if not any(loss.target == share.field and loss.role == share.target for loss in self.losses.values()):
             raise GraphError(
-                f"role {share.source!r} would send the raw field {share.field!r} to {share.target!r}, where no loss needs it",
+                f"role {share.source!r} would send the raw field {share.field!r} to {share.target!r}, "
+                "where no loss needs it",
                 todo="only labels of a loss may be shared",
             )
         if any(share.field in refs for refs in self.wiring.values()):
-            raise GraphError(f"the field {share.field!r} is both an input and a shared label: a raw input never crosses a cut")
+            raise GraphError(
+                f"the field {share.field!r} is both an input and a shared label: a raw input never crosses a cut"
+            )
 
     def _check_reach(self) -> None:
         useful = {loss.prediction.partition(":")[0] for loss in self.losses.values()}
@@ -317,7 +329,10 @@ class SplitGraph:
                 useful |= {r.segment for r in self.wiring[name] if isinstance(r, Ref)}
         for name in self.order:
             if name not in useful:
-                raise GraphError(f"segment {name!r} leads to no loss, so it would never be trained", todo="connect or remove it")
+                raise GraphError(
+                    f"segment {name!r} leads to no loss, so it would never be trained",
+                    todo="connect or remove it",
+                )
 
     # Shapes
 
@@ -373,7 +388,8 @@ class SplitGraph:
             same = raw.numel() == tensor.numel() and raw.numel() > 0
             if same and torch.equal(raw.flatten().to(tensor.dtype), tensor.flatten()):
                 raise GraphError(
-                    f"the output {ref.output!r} of segment {ref.segment!r} is the raw field {field!r} of role {role!r}: "
+                    f"the output {ref.output!r} of segment {ref.segment!r} is the raw field {field!r} "
+                    f"of role {role!r}: "
                     "a raw field never crosses a cut",
                     todo="cut after at least one layer that changes it",
                 )
@@ -413,7 +429,9 @@ class Joined(nn.Module):
         values: dict[Ref, Tensor] = {}
         for name in self.graph.order:
             segment = self.graph.segments[name]
-            inputs = [values[r] if isinstance(r, Ref) else fields[segment.role][r] for r in self.graph.wiring[name]]
+            inputs = [
+                values[r] if isinstance(r, Ref) else fields[segment.role][r] for r in self.graph.wiring[name]
+            ]
             result = self.segments[name](*inputs)
             results = result if isinstance(result, tuple) else (result,)
             values.update({Ref(name, output): t for output, t in zip(segment.outputs, results, strict=True)})
@@ -425,7 +443,9 @@ def _by_name(things: Iterable[Named], what: str, *, check: bool = True) -> dict[
     for thing in things:
         name = valid_name(thing.name, what) if check else thing.name
         if name in found:
-            raise GraphError(f"two {'losses' if what == 'loss' else what + 's'} are named {name!r}", todo="rename one")
+            raise GraphError(
+                f"two {'losses' if what == 'loss' else what + 's'} are named {name!r}", todo="rename one"
+            )
         found[name] = thing
     return found
 
@@ -433,7 +453,9 @@ def _by_name(things: Iterable[Named], what: str, *, check: bool = True) -> dict[
 def _function_text(function: LossFunction) -> str:
     """Return a loss function's name and settings as text that is the same in every process."""
     if isinstance(function, functools.partial):
-        settings = ", ".join([*map(repr, function.args), *(f"{k}={v!r}" for k, v in sorted(function.keywords.items()))])
+        settings = ", ".join(
+            [*map(repr, function.args), *(f"{k}={v!r}" for k, v in sorted(function.keywords.items()))]
+        )
         return f"partial({_function_text(function.func)}, {settings})"
     if isinstance(function, nn.Module):
         own = {k: v for k, v in vars(function).items() if not k.startswith("_") and k != "training"}

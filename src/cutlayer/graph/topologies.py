@@ -89,7 +89,9 @@ def u_shaped(
 
     Arguments as in :func:`vanilla`; ``cuts`` are the ends of head and body.
     """
-    return _chain("u_shaped", model, tuple(cuts), ("client", "server", "client"), clients, example, loss, server)
+    return _chain(
+        "u_shaped", model, tuple(cuts), ("client", "server", "client"), clients, example, loss, server
+    )
 
 
 def multi_hop(
@@ -109,8 +111,12 @@ def multi_hop(
     """
     middle = tuple(hops) if hops is not None else tuple(f"hop-{i + 1}" for i in range(len(cuts) - 1))
     if len(middle) != len(cuts) - 1:
-        raise GraphError("multi_hop needs one hop between two cuts", got=f"{len(cuts)} cuts, {len(middle)} hops")
-    return _chain("multi_hop", model, tuple(cuts), ("client", *middle, "server"), clients, example, loss, server)
+        raise GraphError(
+            "multi_hop needs one hop between two cuts", got=f"{len(cuts)} cuts, {len(middle)} hops"
+        )
+    return _chain(
+        "multi_hop", model, tuple(cuts), ("client", *middle, "server"), clients, example, loss, server
+    )
 
 
 def vertical(
@@ -258,7 +264,9 @@ def _chain(
     return builder.graph(placed, cut_segments(pieces, names, roles), losses, shares)
 
 
-def _loss(role: str, prediction: str, function: LossFunction | None, *, weight: float = 1.0, name: str = "loss") -> Loss:
+def _loss(
+    role: str, prediction: str, function: LossFunction | None, *, weight: float = 1.0, name: str = "loss"
+) -> Loss:
     return Loss(
         role=role, prediction=prediction, function=function or nn.CrossEntropyLoss(), weight=weight, name=name
     )
@@ -267,7 +275,9 @@ def _loss(role: str, prediction: str, function: LossFunction | None, *, weight: 
 class _Named:
     """A placement by names, without data."""
 
-    def __init__(self, roles: Mapping[str, tuple[str, ...]], examples: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def __init__(
+        self, roles: Mapping[str, tuple[str, ...]], examples: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
         self.roles = roles
         self._examples = examples
 
@@ -326,7 +336,7 @@ class _Builder:
 
     def role(self, name: str, fields: tuple[str, ...]) -> Role:
         """Return role ``name``: its parties and fields as the data knows them, else ``fields``, unseen."""
-        parties = (name,)
+        parties: tuple[str, ...] = (name,)
         if self.placement is not None and name in self.placement.roles:
             parties = self.placement.roles[name]
         known = self.rows.get(name, {})
@@ -344,5 +354,10 @@ class _Builder:
             known = merged.get(role.name, role)
             merged[role.name] = Role(role.name, role.parties, {**known.fields, **role.fields})
         return SplitGraph(
-            roles=merged.values(), segments=segments, losses=losses, shares=shares, example=self.rows or None, name=self.name
+            roles=merged.values(),
+            segments=segments,
+            losses=losses,
+            shares=shares,
+            example=self.rows or None,
+            name=self.name,
         )

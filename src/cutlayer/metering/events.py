@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from ..errors import LogError
 
 __all__ = [
-    "Began", "Computed", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked", "decode_event",
-    "encode_event",
+    "Began", "Computed", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked",
+    "decode_event", "encode_event",
 ]  # fmt: skip
 
 
@@ -168,4 +168,7 @@ def decode_event(line: str) -> Event:
         fields: dict[str, Any] = json.loads(line)
         return _KINDS[fields.pop("event")](**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LogError(f"not an event of a run log: {line[:80]!r}", todo="the line was damaged, or written by a newer version") from error
+        raise LogError(
+            f"not an event of a run log: {line[:80]!r}",
+            todo="the line was damaged, or written by a newer version",
+        ) from error

@@ -35,7 +35,7 @@ def task_of(loss: Loss, prediction: Tensor, label: Tensor) -> Task:
 
 
 def measure(loss: Loss, prediction: Tensor, label: Tensor, names: Sequence[str] = ()) -> dict[str, float]:
-    """Return the metrics ``names`` (by default all that fit the task) of ``prediction`` [N, ...] against ``label`` [N, ...].
+    """Return the metrics ``names`` (or all that fit the task) of ``prediction`` [N, ...] against ``label`` [N, ...].
 
     AUC of several classes is the mean over classes, each against the rest; F1 of several classes the
     mean over classes. A metric that these labels cannot define (AUC where only one class occurs) is left out.
@@ -56,7 +56,9 @@ def measure(loss: Loss, prediction: Tensor, label: Tensor, names: Sequence[str] 
         found |= _regression(prediction.detach().double().cpu().numpy().reshape(truth.shape), truth)
     else:
         found |= _classification(loss, task, prediction.detach().double().cpu(), truth)
-    return {name: found[name] for name in names or METRICS[task] if name in found and math.isfinite(found[name])}
+    return {
+        name: found[name] for name in names or METRICS[task] if name in found and math.isfinite(found[name])
+    }
 
 
 def _regression(guess: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -77,7 +79,11 @@ def _classification(loss: Loss, task: Task, prediction: Tensor, truth: np.ndarra
         score = prediction.reshape(len(truth)).numpy()
         guess, truth = (score > threshold).astype(np.int64), truth.reshape(-1).astype(np.int64)
     else:
-        chance = prediction.softmax(dim=1).numpy() if isinstance(loss.function, nn.CrossEntropyLoss) else prediction.exp().numpy()
+        chance = (
+            prediction.softmax(dim=1).numpy()
+            if isinstance(loss.function, nn.CrossEntropyLoss)
+            else prediction.exp().numpy()
+        )
         score = chance[:, 1] if task == "binary" else chance
         guess = prediction.argmax(dim=1).numpy()
     average = "binary" if task == "binary" else "macro"

@@ -39,9 +39,13 @@ class RunLog:
                 self.events = _repair(path)
             self._file = path.open("a" if append else "x", encoding="utf-8")
         except FileExistsError as error:
-            raise LogError(f"{path} exists already", todo="choose another folder, or resume the run in it") from error
+            raise LogError(
+                f"{path} exists already", todo="choose another folder, or resume the run in it"
+            ) from error
         except OSError as error:
-            raise LogError(f"cannot write {path}: {error.strerror}", todo="choose a folder you may write to") from error
+            raise LogError(
+                f"cannot write {path}: {error.strerror}", todo="choose a folder you may write to"
+            ) from error
 
     def write(self, event: Event) -> None:
         """Note ``event``; what was noted before stays whole if this fails."""
@@ -64,7 +68,9 @@ class RunLog:
             try:
                 file.close()
             except OSError as error:
-                raise LogError(f"cannot finish {file.name}: {error.strerror}", todo="make room on the disk") from error
+                raise LogError(
+                    f"cannot finish {file.name}: {error.strerror}", todo="make room on the disk"
+                ) from error
 
 
 def read_log(path: Path) -> list[Event]:
@@ -77,7 +83,9 @@ def read_log(path: Path) -> list[Event]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except OSError as error:
-        raise LogError(f"cannot read {path}: {error.strerror}", todo="give a run's folder or its log.jsonl") from error
+        raise LogError(
+            f"cannot read {path}: {error.strerror}", todo="give a run's folder or its log.jsonl"
+        ) from error
     events = []
     for number, line in enumerate(lines, 1):
         try:

@@ -64,7 +64,7 @@ class CentralTwin:
             total = self._loss(fields)
             for optimizer in self._optimizers.values():
                 optimizer.zero_grad()
-            total.backward()
+            torch.autograd.backward(total)
             for name, optimizer in self._optimizers.items():
                 optimizer.step()
                 if self._every_step[name] and name in self._schedules:

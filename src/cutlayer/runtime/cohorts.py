@@ -43,9 +43,10 @@ class Cohorts:
             for member in members:
                 if member not in parties:
                     raise DataError(
-                        f"no data for {member!r}, who takes part in training", got=", ".join(parties) or "nobody",
-                        todo="name the parties of graph and data alike, or build the graph with clients=/parties= the holdings",
-                    )  # fmt: skip
+                        f"no data for {member!r}, who takes part in training",
+                        got=", ".join(parties) or "nobody",
+                        todo="name parties alike in graph and data, or build the graph with clients= the holdings",
+                    )
             self.rows.append({})
             self.ids.append({})
             splits = dict.fromkeys(s for m in members for s in parties[m].splits)

@@ -17,7 +17,7 @@ from .party import Flight, LocalParty, Runner
 
 __all__ = ["advance", "backward", "finite", "forward", "infer", "load", "loss", "step", "total"]
 
-NUMERICS = "lower the learning rate, look for NaN in this party's data, or for a division or logarithm of zero in its segment"
+NUMERICS = "lower the learning rate, look for NaN in the data, or for a division or logarithm of zero in the segment"
 
 
 def load(party: LocalParty, action: Action) -> Runner:
@@ -237,8 +237,11 @@ def _blame(party: LocalParty, flight: Flight, step: int, what: str) -> None:
             if value is not None and value.is_floating_point() and not finite(value):
                 raise NumericsError(
                     f"{what}: the activation {ref} of role {crossing.cut.source!r} holds NaN or infinity",
-                    party=party.name, cut=name, step=step, todo=NUMERICS,
-                )  # fmt: skip
+                    party=party.name,
+                    cut=name,
+                    step=step,
+                    todo=NUMERICS,
+                )
     raise NumericsError(what, party=party.name, step=step, todo=NUMERICS)
 
 

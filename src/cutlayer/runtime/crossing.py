@@ -42,13 +42,13 @@ def send(party: LocalParty, action: Action) -> Runner:
                     _refuse(party, name, step, label, tensor)
         rode = 0
         for field, crossing in riders:
-            label = flight.fields[field]
-            tensors += ((crossing.cut.name, label),)
+            labels = flight.fields[field]
+            tensors += ((crossing.cut.name, labels),)
             count = counts[flight.training][crossing.cut.name]
             count[0] += 1
-            count[1] += label.nbytes
-            count[2] += label.nbytes
-            rode += label.nbytes
+            count[1] += labels.nbytes
+            count[2] += labels.nbytes
+            rode += labels.nbytes
         frame = encode(Message(kind, name, step, tensors, flight.training))
         transport.send(peer, frame)
         count = counts[flight.training][first.cut.name]
@@ -80,10 +80,13 @@ def receive(party: LocalParty, action: Action) -> Runner:
             raise _placed(error, party, name, step) from error
         if message.name != name or message.step != step or message.kind is not kind:
             raise FrameError(
-                f"a frame arrived from {peer} that the program does not expect here", party=party.name, cut=name, step=step,
+                f"a frame arrived from {peer} that the program does not expect here",
+                party=party.name,
+                cut=name,
+                step=step,
                 got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}",
                 todo="all parties must perform the same program; compare the study's digest",
-            )  # fmt: skip
+            )
         tensors = message.tensors
         if len(tensors) != len(expected):
             raise _unlike(party, name, step, f"{len(tensors)} tensors", f"{len(expected)}")
@@ -165,14 +168,22 @@ def _placed(error: FrameError, party: LocalParty, cut: str, step: int) -> FrameE
 
 def _unlike(party: LocalParty, cut: str, step: int, got: str, expected: str) -> FrameError:
     return FrameError(
-        "what came is not what the graph says", party=party.name, cut=cut, step=step, got=got, expected=expected,
+        "what came is not what the graph says",
+        party=party.name,
+        cut=cut,
+        step=step,
+        got=got,
+        expected=expected,
         todo="both sides must load the same study; compare its digest",
-    )  # fmt: skip
+    )
 
 
 def _refuse(party: LocalParty, cut: str, step: int, name: str, tensor: Tensor) -> None:
     bad = int((~tensor.isfinite()).sum())
     raise NumericsError(
         f"the gradient {name!r} holds NaN or infinity in {bad} of {tensor.numel()} values and was not sent",
-        party=party.name, cut=cut, step=step, todo=NUMERICS,
-    )  # fmt: skip
+        party=party.name,
+        cut=cut,
+        step=step,
+        todo=NUMERICS,
+    )

@@ -1,4 +1,4 @@
-"""Evaluation: predictions and labels gathered at the label holder, metrics, the verdict, snapshots of the best epoch."""
+"""Evaluation at the label holder: predictions and labels, metrics, the verdict, snapshots of the best epoch."""
 
 from __future__ import annotations
 
@@ -148,7 +148,9 @@ def _own_number(party: LocalParty) -> tuple[int, float]:
     rows, metrics = party.measured[judge.key]
     if judge.metric not in metrics:
         raise StudyError(
-            f"the metric {judge.metric!r} to judge by was not measured", party=party.name, got=", ".join(metrics) or "none",
+            f"the metric {judge.metric!r} to judge by was not measured",
+            party=party.name,
+            got=", ".join(metrics) or "none",
             todo="judge by a metric that fits the task and is listed in metrics",
-        )  # fmt: skip
+        )
     return rows, metrics[judge.metric]

@@ -37,9 +37,12 @@ def load_half(folder: Path, graph: SplitGraph, party: str, segment: str) -> dict
             metadata = file.metadata() or {}
             if metadata.get("graph") != graph.digest:
                 raise StudyError(
-                    f"{path} belongs to another graph", party=party, got=f"digest {metadata.get('graph', 'none')[:16]}",
-                    expected=graph.digest[:16], todo="load it with the graph it was saved from",
-                )  # fmt: skip
+                    f"{path} belongs to another graph",
+                    party=party,
+                    got=f"digest {metadata.get('graph', 'none')[:16]}",
+                    expected=graph.digest[:16],
+                    todo="load it with the graph it was saved from",
+                )
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise StudyError(

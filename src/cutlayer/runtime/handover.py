@@ -58,9 +58,12 @@ def take(party: LocalParty, action: Action) -> Runner:
         message = decode(disclose(sealed, party.seal, sender=action.peer), limits=_LIMITS)
         if message.kind is not Kind.HANDOVER or message.name != action.what or message.step != step:
             raise FrameError(
-                "not the hand-over that the program expects", party=party.name, step=step,
-                got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}", expected=f"handover {action.what!r}",
-            )  # fmt: skip
+                "not the hand-over that the program expects",
+                party=party.name,
+                step=step,
+                got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}",
+                expected=f"handover {action.what!r}",
+            )
         states: dict[str, State] = {}
         for name, tensor in message.tensors:
             segment, _, rest = name.partition("/")

@@ -177,7 +177,7 @@ def _to_bytes(scalars: Mapping[str, object], segment: str) -> Tensor:
         text = json.dumps(scalars)
     except TypeError as error:
         raise StudyError(
-            f"the optimizer or learning-rate schedule of segment {segment!r} keeps something that is not a number: {error}",
+            f"the optimizer or learning-rate schedule of segment {segment!r} keeps more than numbers: {error}",
             todo="use one whose state is tensors and numbers",
         ) from error
     return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)

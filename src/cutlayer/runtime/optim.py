@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name: any of ``torch.optim``, described now and built where a segment lives.
+"""Optimizers and learning-rate schedules: any of ``torch.optim``, described now and built where a segment lives.
 
 >>> import cutlayer as cl
 >>> cl.optim.SGD(lr=0.05, momentum=0.9)
@@ -10,7 +10,7 @@ Adam(lr=0.01, schedule=StepLR(step_size=10, gamma=0.5))
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -131,7 +131,7 @@ def lr_schedule(name: str, **settings: Any) -> ScheduleSpec:
     return ScheduleSpec(name, tuple(sorted(settings.items())))
 
 
-def __getattr__(name: str) -> Callable[..., OptimizerSpec | ScheduleSpec]:
+def __getattr__(name: str) -> Any:  # an OptimizerSpec or a ScheduleSpec, by the name asked for
     import functools
 
     if name.startswith("_"):

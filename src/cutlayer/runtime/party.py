@@ -91,9 +91,24 @@ class LocalParty:
     """
 
     __slots__ = (
-        "_flight", "_step", "away", "best", "flights", "heard", "live", "measured", "name", "positions", "records", "role",
-        "scored", "seal", "shared", "transport", "verdict",
-    )  # fmt: skip
+        "_flight",
+        "_step",
+        "away",
+        "best",
+        "flights",
+        "heard",
+        "live",
+        "measured",
+        "name",
+        "positions",
+        "records",
+        "role",
+        "scored",
+        "seal",
+        "shared",
+        "transport",
+        "verdict",
+    )
 
     def __init__(
         self,

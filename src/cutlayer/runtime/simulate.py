@@ -115,10 +115,19 @@ class Simulation:
         device = torch.device(settings.device)
         judge = self._judge(settings.early_stopping)
         self.shared = Circumstances(
-            blueprint=Blueprint(graph), calendar=calendar, meter=self.meter, seed=settings.seed, device=device,
-            workshop=Workshop(graph.segments.values(), settings.optimizers, device), timeout_s=0.0,
-            check_finite=settings.check_finite, metrics=settings.metrics, note=log.write, on_loss=self._loss, judge=judge,
-        )  # fmt: skip
+            blueprint=Blueprint(graph),
+            calendar=calendar,
+            meter=self.meter,
+            seed=settings.seed,
+            device=device,
+            workshop=Workshop(graph.segments.values(), settings.optimizers, device),
+            timeout_s=0.0,
+            check_finite=settings.check_finite,
+            metrics=settings.metrics,
+            note=log.write,
+            on_loss=self._loss,
+            judge=judge,
+        )
         self.parties = self._place(holdings, cohorts)
         self.performer = Performer(self.parties, self.meter)
         self.snapshots = Snapshots(log.folder)
@@ -130,11 +139,16 @@ class Simulation:
         data = {party.name: party.splits for party in holdings.parties}
         return {
             party.name: LocalParty(
-                party.name, party.role, self.shared, hub.end(party.name), PlainSeal(party=party.name),
-                data.get(party.name, {}), cohorts.positions.get(party.name, {}),
+                party.name,
+                party.role,
+                self.shared,
+                hub.end(party.name),
+                PlainSeal(party=party.name),
+                data.get(party.name, {}),
+                cohorts.positions.get(party.name, {}),
             )
             for party in self.graph.parties
-        }  # fmt: skip
+        }
 
     def train(self, start: int = 0) -> None:
         """Train from epoch ``start`` to the end, or to the verdict that stops it; then go back to the best snapshot."""
@@ -153,10 +167,13 @@ class Simulation:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         self.log.write(
             Ended(
-                reason=self.reason, epochs=epoch + 1, best_epoch=self.best_epoch if stopping else epoch,
-                seconds=time.perf_counter() - began, peak_memory_bytes=peak,
+                reason=self.reason,
+                epochs=epoch + 1,
+                best_epoch=self.best_epoch if stopping else epoch,
+                seconds=time.perf_counter() - began,
+                peak_memory_bytes=peak,
             )
-        )  # fmt: skip
+        )
 
     def _epoch(self, epoch: int) -> bool:
         """Do one epoch; return whether to stop."""
@@ -250,7 +267,7 @@ class Simulation:
             batches = [Batch(split, index, 0, number) for number in range(calendar.batches(index, split))]
             with _own_randomness():
                 Performer(parties, self.shared.meter).perform(
-                    prediction_step(self.graph, index, batch.index, batch) for batch in batches
+                    prediction_step(self.graph, index, batch.number, batch) for batch in batches
                 )
         finally:
             self.shared = shared
@@ -294,10 +311,13 @@ class Simulation:
             state = [*parameters, *segment.module.buffers()]
             self.log.write(
                 Placed(
-                    segment=segment.name, role=segment.role, parameters=sum(p.numel() for p in parameters),
-                    trainable=sum(p.numel() for p in parameters if p.requires_grad), state_bytes=sum(t.nbytes for t in state),
+                    segment=segment.name,
+                    role=segment.role,
+                    parameters=sum(p.numel() for p in parameters),
+                    trainable=sum(p.numel() for p in parameters if p.requires_grad),
+                    state_bytes=sum(t.nbytes for t in state),
                 )
-            )  # fmt: skip
+            )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,10 @@ __all__ = ["Schedule", "program_of", "verdict"]
 class Schedule(Protocol):
     """WHEN: writes the program of a study. One function of ten to thirty lines that yields actions."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The schedule's name."""
+        ...
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the training actions of ``epoch``, those of all parties merged."""

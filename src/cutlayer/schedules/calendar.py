@@ -22,10 +22,10 @@ class Batch(NamedTuple):
     split: str
     turn: int
     epoch: int
-    index: int
+    number: int
 
     def __str__(self) -> str:
-        return f"{self.split}.{self.turn}/{self.epoch}/{self.index}"
+        return f"{self.split}.{self.turn}/{self.epoch}/{self.number}"
 
     @staticmethod
     def parse(text: str) -> Batch:
@@ -80,7 +80,7 @@ class Calendar:
         """Return the rows of ``batch`` as positions among its cohort's common rows: int64 [<= batch size]."""
         size = self._size(batch.split)
         return self._order(batch.turn, batch.split, batch.epoch)[
-            batch.index * size : (batch.index + 1) * size
+            batch.number * size : (batch.number + 1) * size
         ]
 
     def _size(self, split: str) -> int:

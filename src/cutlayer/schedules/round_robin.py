@@ -42,10 +42,11 @@ class RoundRobin:
     def describe(self) -> str:
         """Return the settings in one line."""
         length = f"{self.turn} batches" if self.turn else "an epoch of the client's data"
-        return f"round robin, a turn is {length}, hand-over {'peer to peer' if self.handover == 'peer' else 'through the server'}"
+        way = "peer to peer" if self.handover == "peer" else "through the server"
+        return f"round robin, a turn is {length}, hand-over {way}"
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
-        """Yield the turns of ``epoch``: hand-over, then the turn's training steps; at the end the learning rate moves on."""
+        """Yield the turns of ``epoch``: hand-over, then training steps; at the end the learning rate moves on."""
         step = epoch * calendar.steps()
         holder = self._holder(calendar, epoch)
         for turn, first, count in self._turns(calendar):

@@ -137,7 +137,7 @@ def _forward(graph: SplitGraph, run: Op, *, labels: bool) -> list[tuple[str, Op,
     """
     shared = [cut for cut in graph.cuts if cut.kind == "label" and labels]
     riders: dict[str, list[Cut]] = {}
-    alone = []
+    alone: list[Cut] = []
     for label in shared:
         ways = [
             c
