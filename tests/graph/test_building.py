@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cutlayer.errors import CutError
-from cutlayer.graph.building import PieceModule, lay_out
+from cutlayer.graph.building import PieceModule
 from cutlayer.graph.candidates import candidates
 from cutlayer.graph.cutting import cut_module
 from cutlayer.graph.networks import resnet18
@@ -56,12 +56,6 @@ def test_pieces_hold_no_wrappers() -> None:
     assert isinstance(first.get_submodule("layer1.0.conv1"), nn.Conv2d)
     assert {name for name, _ in second.named_children()} >= {"layer1", "layer2", "fc"}
     assert not any("0.conv1" in name for name, _ in second.get_submodule("layer1").named_modules())
-
-
-def test_lay_out() -> None:
-    x = torch.randn(2, 3, 4, 5)
-    turned = lay_out(x, (0, 2, 3, 1))
-    assert torch.equal(turned, x) and turned.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_module_named_like_a_keyword_is_refused() -> None:

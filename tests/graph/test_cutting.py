@@ -195,6 +195,16 @@ def two(rows: int) -> tuple[Tensor, ...]:
     return pixels(4)(rows) + pixels(3)(rows)
 
 
+def test_a_gradient_that_is_a_slice_in_the_uncut_model() -> None:
+    """BatchNorm's backward rounds otherwise on a slice, which is what joining two values gives back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Random([("relu", 0, 0)] * 4 + [("norm", 0, 0), ("join", 1, 5)])
+    pieces = cut_module(model, "step4", pixels(6)(3))
+    assert pieces.pieces[0].module.gradient_strides
+    check_training(model, pieces, pixels(6))
+
+
 def test_several_inputs() -> None:
     pieces = cut_module(TwoInputs(), "right", two(2))
     assert pieces.pieces[0].inputs == ("image", "record")

@@ -37,13 +37,6 @@ def test_what_is_changed_in_place_is_replaced_by_what_changed_it() -> None:
     assert found.state == {"2.running_mean", "2.running_var", "2.num_batches_tracked"}
 
 
-def test_layouts() -> None:
-    x = torch.randn(2, 3, 4)
-    assert Spec.of(x).order is None
-    assert Spec.of(x.transpose(1, 2)).order == (0, 2, 1)
-    assert Spec.of(x[:, :2]).order is None
-
-
 def test_worlds() -> None:
     (one,), (more,) = worlds_of(torch.arange(3.0).view(1, 3))
     assert one.shape == (2, 3) and more.shape == (3, 3)

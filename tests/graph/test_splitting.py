@@ -66,6 +66,20 @@ def test_sizes_do_not_cross() -> None:
         split(Reader(), "first", x=torch.randn(2, 5))
 
 
+def test_numbers_read_from_the_data_are_refused() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            largest = x.max().item()
+            return self.second(self.first(x)) / largest
+
+    with pytest.raises(CutError, match="'item', which is no tensor, would cross"):
+        cut_module(Scaled(), "first", torch.randn(2, 4))
+
+
 def test_a_mask_of_raw_data_crosses_by_name_and_without_gradient() -> None:
     pieces = cut_module(Reader(), "first", torch.randn(2, 4))
     mask, first = pieces.pieces[0].module(torch.randn(3, 4))

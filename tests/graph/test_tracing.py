@@ -44,6 +44,7 @@ FOLLOWED: dict[str, Callable[[Step, Tensor], Tensor]] = {
 OPAQUE: dict[str, tuple[Callable[[Step, Tensor], Tensor], str]] = {
     "data": (lambda self, x: self.linear(x) if x.sum() > 0 else x, "depends on the data"),
     "item": (lambda self, x: self.linear(x) * float(x.max()), "depends on the data"),
+    "item of the first row": (lambda self, x: self.linear(x) if x[0, 0].item() < 9 else x, "on the data"),
     "rows": (lambda self, x: torch.stack([self.linear(r) for r in x]), "depends on the number of rows"),
     "no gradients": (no_grad, "switches gradients off"),
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import keyword
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from .splitting import Computed, DeviceOf, Dimension, Split
+from .strides import Strides, placed, relaid
 from .tracing import is_free
 
 __all__ = ["PieceModule", "build_pieces"]
@@ -26,16 +28,30 @@ class PieceModule(nn.Module):
     Args:
         forwards: The generated forward for training and for evaluation.
         code: The source of the forward for training, to be read.
+
+    Attributes:
+        gradient_strides: How the gradients of outputs lie in memory in the uncut network, by the output's
+            number, where that is not row by row.
     """
 
     def __init__(self, forwards: tuple[Callable[..., Any], Callable[..., Any]], code: str) -> None:
         super().__init__()
         self._in_training, self._in_evaluation = forwards
         self.code = code
+        self.gradient_strides: dict[int, Strides] = {}
 
     def forward(self, *values: Tensor) -> Any:
         """Return what the piece makes of ``values``: a tensor, or a tuple of several."""
-        return self._in_training(self, *values) if self.training else self._in_evaluation(self, *values)
+        made = self._in_training(self, *values) if self.training else self._in_evaluation(self, *values)
+        if not self.gradient_strides:
+            return made
+        if isinstance(made, Tensor):
+            return placed(made, None, self.gradient_strides[0])
+        return tuple(self._awaiting(i, value) for i, value in enumerate(made))
+
+    def _awaiting(self, number: int, value: Tensor) -> Tensor:
+        strides = self.gradient_strides.get(number)
+        return value if strides is None or not value.requires_grad else placed(value, None, strides)
 
 
 def build_pieces(model: nn.Module, training: Split, evaluation: Split) -> list[PieceModule]:
@@ -67,13 +83,13 @@ def _piece_graph(split: Split, piece: int) -> fx.Graph:
     for node in received:
         name = split.names([node])[0]
         env[node] = graph.placeholder(f"{name}_" if keyword.iskeyword(name) else name)
-    for node in received:
-        order = split.course.measured.specs[node].order
-        if order is not None:
-            env[node] = graph.call_function(lay_out, (env[node], order))
     sources = dict(env)
+    changed = split.changed_in(piece)
     for node in received:
-        if node in split.changed_in(piece):
+        strides = split.course.measured.specs[node].strides
+        if strides is not None and not is_free(node):
+            env[node] = graph.call_function(relaid, (env[node], *astuple(strides)))
+        elif node in changed:
             env[node] = graph.call_function(torch.clone, (env[node],))
     for node in split.needs[piece]:
         if node not in env:
@@ -103,17 +119,6 @@ def _write_number(graph: fx.Graph, number: Any, sources: dict[fx.Node, Any]) -> 
     if isinstance(number, DeviceOf):
         return graph.call_function(getattr, (sources[number.tensor], "device"))
     return number
-
-
-def lay_out(tensor: Tensor, order: Iterable[int]) -> Tensor:
-    """Return ``tensor`` with its dimensions in memory in ``order``, slowest first.
-
-    What crosses arrives row by row. Some kernels round otherwise on another layout, so the layout that
-    the uncut network works on is restored.
-    """
-    order = tuple(order)
-    back = [order.index(d) for d in range(len(order))]
-    return tensor.permute(order).contiguous().permute(back)
 
 
 def _adopt(piece: nn.Module, model: nn.Module, target: str, taken: set[int]) -> None:

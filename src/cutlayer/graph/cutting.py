@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ..errors import CutError
 from .building import build_pieces
 from .candidates import Candidate, Survey, candidates
-from .replay import replay
+from .replay import note_gradient_strides, replay
 
 __all__ = ["Candidate", "Piece", "Pieces", "candidates", "cut_module"]
 
@@ -123,6 +123,7 @@ def cut_module(
         cuts=tuple(paths),
         model=twin,
     )
+    note_gradient_strides(pieces, survey.worlds[0])
     if verify:
         replay(pieces, survey.worlds[0])
     return pieces

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import CutError
+from .strides import Strides
 from .tracing import Trace, is_free
 
 __all__ = ["Measured", "Spec", "measure", "worlds_of"]
@@ -24,19 +25,17 @@ class Spec:
     Attributes:
         shape: With the batch dimension.
         dtype: Its type.
-        order: Its dimensions from slowest to fastest in memory, if that is not 0, 1, 2, ...
+        strides: How it lies in memory, if not row by row.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    order: tuple[int, ...] | None
+    strides: Strides | None
 
     @staticmethod
     def of(tensor: Tensor) -> Spec:
         """Return the spec of ``tensor``."""
-        order = sorted(range(tensor.dim()), key=lambda d: tensor.stride(d), reverse=True)
-        dense = not tensor.is_contiguous() and tensor.permute(order).is_contiguous()
-        return Spec(tuple(tensor.shape), tensor.dtype, tuple(order) if dense else None)
+        return Spec(tuple(tensor.shape), tensor.dtype, Strides.of(tensor))
 
 
 @dataclass

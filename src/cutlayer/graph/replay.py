@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,17 +12,21 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import CutError
+from .building import PieceModule
 from .measuring import worlds_of
+from .strides import Strides
 from .tracing import in_mode
 
 if TYPE_CHECKING:
     from .cutting import Pieces
 
-__all__ = ["replay"]
+__all__ = ["note_gradient_strides", "replay"]
 
 _SEED = 20180803
 
 Outcome = dict[str, Tensor]
+Arriving = dict[tuple[int, str], Tensor]
+"""Gradients that arrive at what a piece received, by the piece's number and the value's name."""
 
 
 def replay(pieces: Pieces, example: tuple[Tensor, ...]) -> None:
@@ -47,6 +52,20 @@ def replay(pieces: Pieces, example: tuple[Tensor, ...]) -> None:
         _compare(whole, parts, "training" if training else "evaluation")
     for other in (longer, tuple(t[:1] for t in rows)):
         _compare_rows(pieces, modules, other)
+
+
+def note_gradient_strides(pieces: Pieces, example: tuple[Tensor, ...]) -> None:
+    """Let the pieces know how the gradients that they get back lie in memory in the uncut network.
+
+    Forwards and backwards once in training mode, where what crosses keeps its layout.
+    """
+    with _restored([piece.module for piece in pieces.pieces], training=True):
+        made, arriving = _forward(pieces, worlds_of(example)[0], as_is=True)
+        gradients = _all_backward(pieces, made, arriving, as_is=True)
+    for piece in pieces.pieces:
+        if isinstance(piece.module, PieceModule):
+            strides = {i: Strides.of(gradients[n]) for i, n in enumerate(piece.outputs) if n in gradients}
+            piece.module.gradient_strides = {i: s for i, s in strides.items() if s is not None}
 
 
 @contextmanager
@@ -89,18 +108,9 @@ def _whole(model: nn.Module, rows: tuple[Tensor, ...]) -> Outcome:
 
 
 def _parts(pieces: Pieces, rows: tuple[Tensor, ...]) -> Outcome:
-    made, received = _forward(pieces, rows)
-    results = [made[name] for name in pieces.results]
-    gradients: dict[str, Tensor] = {}
-    for name, gradient in zip(pieces.results, _first_gradients(results), strict=True):
-        if gradient is not None:
-            _add(gradients, name, gradient)
-    for piece, values in zip(reversed(pieces.pieces), reversed(received), strict=True):
-        _backward([made[name] for name in piece.outputs], [gradients.get(name) for name in piece.outputs])
-        for name, value in zip(piece.inputs, values, strict=True):
-            if value.grad is not None:
-                _add(gradients, name, value.grad.clone(memory_format=torch.contiguous_format))
-    outcome = {f"output {i}": t.detach().clone() for i, t in enumerate(results)}
+    made, arriving = _forward(pieces, rows)
+    _all_backward(pieces, made, arriving)
+    outcome = {f"output {i}": made[name].detach().clone() for i, name in enumerate(pieces.results)}
     for piece, names in zip(pieces.pieces, pieces.parameter_names(), strict=True):
         module = piece.module
         state = _state(
@@ -115,21 +125,49 @@ def _parts(pieces: Pieces, rows: tuple[Tensor, ...]) -> Outcome:
     return outcome
 
 
-def _forward(pieces: Pieces, rows: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], list[list[Tensor]]]:
-    """Return all values by name, and for each piece the tensors that it received."""
+def _forward(
+    pieces: Pieces, rows: tuple[Tensor, ...], *, as_is: bool = False
+) -> tuple[dict[str, Tensor], Arriving]:
+    """Return all values by name, and where the gradients of received values will arrive."""
     made: dict[str, Tensor] = {name: t.clone() for name, t in zip(pieces.inputs, rows, strict=True)}
-    received = []
-    for piece in pieces.pieces:
-        values = [made[n] if n in pieces.inputs else _cross(made[n]) for n in piece.inputs]
+    arriving: Arriving = {}
+    for number, piece in enumerate(pieces.pieces):
+        values = []
+        for name in piece.inputs:
+            value = made[name]
+            if name not in pieces.inputs:
+                value = _cross(value, as_is=as_is)
+                if value.requires_grad:
+                    hook: Any = value.register_hook
+                    hook(partial(arriving.__setitem__, (number, name)))
+            values.append(value)
         out = piece.module(*values)
         made.update(zip(piece.outputs, out if isinstance(out, tuple) else (out,), strict=True))
-        received.append(values)
-    return made, received
+    return made, arriving
 
 
-def _cross(value: Tensor) -> Tensor:
-    copy = value.detach().clone(memory_format=torch.contiguous_format)
+def _cross(value: Tensor, *, as_is: bool) -> Tensor:
+    copy = value.detach() if as_is else value.detach().clone(memory_format=torch.contiguous_format)
     return copy.requires_grad_(value.requires_grad and value.is_floating_point())
+
+
+def _all_backward(
+    pieces: Pieces, made: Mapping[str, Tensor], arriving: Arriving, *, as_is: bool = False
+) -> dict[str, Tensor]:
+    """Hand gradients from the last piece to the first; return that of each value that crosses."""
+    results = [made[name] for name in pieces.results]
+    gradients: dict[str, Tensor] = {}
+    for name, first in zip(pieces.results, _first_gradients(results), strict=True):
+        if first is not None:
+            _add(gradients, name, first)
+    for number, piece in reversed(list(enumerate(pieces.pieces))):
+        _backward([made[name] for name in piece.outputs], [gradients.get(name) for name in piece.outputs])
+        for name in piece.inputs:
+            gradient = arriving.get((number, name))
+            if gradient is not None:
+                crossed = gradient if as_is else gradient.clone(memory_format=torch.contiguous_format)
+                _add(gradients, name, crossed)
+    return gradients
 
 
 def _tensors(out: Any) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from .measuring import Measured, Spec
-from .tracing import Trace, is_free
+from .tracing import Trace, is_free, knows_sizes_only
 
 __all__ = ["Course", "Refusal", "Split", "leaves"]
 
@@ -158,6 +158,8 @@ class Split:
             itself if it is the same for any number of rows, a tuple of these for a size, or what is
             :class:`Computed` from such.
         """
+        if not knows_sizes_only(node, self.course.measured.specs.__contains__):
+            return None
         here, there = (m.plain[node] for m in (self.course.measured, self.course.longer))
         asked = node.args[1] if len(node.args) == 2 else 0
         known = self._number(piece, here, there, asked if isinstance(asked, int) else 0)

@@ -24,7 +24,7 @@ from torch.fx.proxy import Attribute, TraceError
 
 from ..errors import CutError
 
-__all__ = ["Trace", "expect", "in_mode", "input_names", "is_free", "trace"]
+__all__ = ["Trace", "expect", "in_mode", "input_names", "is_free", "knows_sizes_only", "trace"]
 
 _FACTORIES = (
     "arange", "empty", "eye", "full", "linspace", "normal", "ones", "rand", "randint", "randn", "randperm",
@@ -69,6 +69,21 @@ def expect(value: object, known: object) -> None:
 def is_free(node: fx.Node) -> bool:
     """Whether ``node`` only names something (an input, a parameter) and does no work."""
     return node.op in ("placeholder", "get_attr", "output")
+
+
+_SIZES: set[Any] = {
+    "dim", "element_size", "is_complex", "is_contiguous", "is_floating_point", "ndimension", "numel", "size",
+    "stride", getattr, len, "chunk", "split", "unbind", torch.chunk, torch.split, torch.unbind,
+}  # fmt: skip
+"""Steps of which the number, or the number of parts, follows from a tensor's size and type alone."""
+
+
+def knows_sizes_only(node: fx.Node, is_tensor: Callable[[fx.Node], bool]) -> bool:
+    """Whether the number ``node`` follows from tensors' sizes and types alone, not from what is in them."""
+    sizes = node.op != "call_module" and node.target in _SIZES
+    return all(
+        sizes if is_tensor(source) else knows_sizes_only(source, is_tensor) for source in node.all_input_nodes
+    )
 
 
 def input_names(model: nn.Module, count: int) -> tuple[str, ...]:
@@ -234,7 +249,10 @@ class _Tracer(fx.Tracer):
         if node in self.guarded:
             return self.guarded[node]
         values = [self._evaluate(engine, node) for engine in self.engines]
-        if any(isinstance(value, Tensor) for value in values):
+        known = self.engines[0].env
+        if isinstance(values[0], Tensor) or not knows_sizes_only(
+            node, lambda n: isinstance(known[n], Tensor)
+        ):
             raise TraceError("its control flow depends on the data")
         if any(value != values[0] for value in values):
             raise TraceError("its control flow depends on the number of rows")
