@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +39,9 @@ class LiveSegment:
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer = spec.build(self.parameters) if self.parameters else None
         self.schedule = spec.schedule.build(self.optimizer) if self.optimizer and spec.schedule else None
-        self._weights: State = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        # The optimizer's own arithmetic, without the marks for profilers and the hooks that PyTorch wraps
+        # around it: nobody can register one here, and for a small layer they cost as much as the step.
+        self._bare_step = inspect.unwrap(type(self.optimizer).step) if self.optimizer else None
         self.training = self.module.training
 
     def mode(self, training: bool) -> None:
@@ -48,26 +52,31 @@ class LiveSegment:
 
     def step(self) -> None:
         """Do the optimizer's step and forget the gradients."""
-        if self.optimizer is None:
+        if self.optimizer is None or self._bare_step is None:
             return
-        self.optimizer.step()
+        with torch.no_grad():
+            self._bare_step(self.optimizer)
         for parameter in self.parameters:
             parameter.grad = None
         if self.schedule is not None and self.spec.every == "step":
-            self.schedule.step()
+            self._move_on(self.schedule)
+
+    def _move_on(self, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+        schedule.optimizer._opt_called = True  # type: ignore[attr-defined]  # it did step, which the schedule asks
+        schedule.step()
 
     def advance(self) -> None:
         """Move the learning-rate schedule on by one epoch."""
         if self.schedule is not None and self.spec.every == "epoch":
-            self.schedule.step()
+            self._move_on(self.schedule)
 
     def weights(self) -> State:
         """Return copies of parameters and buffers by their names in the module."""
-        return {name: tensor.detach().clone() for name, tensor in self._weights.items()}
+        return {name: tensor.detach().clone() for name, tensor in self._weights().items()}
 
     def state(self) -> State:
         """Return weights, buffers, optimizer slots and counters; the tensors are not copied."""
-        state: State = {f"weight/{name}": tensor.detach() for name, tensor in self._weights.items()}
+        state: State = {f"weight/{name}": tensor.detach() for name, tensor in self._weights().items()}
         scalars: dict[str, object] = {}
         if self.optimizer is not None:
             scalars["groups"] = [
@@ -92,49 +101,92 @@ class LiveSegment:
         """Take over ``state``, which :meth:`state` of the same segment returned; the tensors become this one's own.
 
         Raises:
-            FrameError: Names, shapes or dtypes differ from this segment's.
+            FrameError: Names, shapes, dtypes or settings differ from this segment's; nothing was taken over.
         """
         weights = {name.removeprefix("weight/"): t for name, t in state.items() if name.startswith("weight/")}
-        self._check(weights)
+        own = self._weights()
+        self._check(weights, own)
+        scalars = self._scalars(state)
+        slots = [(*self._slot(key), value) for key, value in scalars["slots"].items()]
+        for name, tensor in state.items():
+            if name.startswith("slot/"):
+                index, slot = self._slot(name.removeprefix("slot/"), tensor)
+                # PyTorch's optimizers count steps on the CPU.
+                slots.append(
+                    (index, slot, tensor if slot == "step" else tensor.to(self.parameters[index].device))
+                )
         for name, tensor in weights.items():
-            self._weights[name].data = tensor.to(self._weights[name].device)
-        scalars = json.loads(bytes(state[_SCALARS].cpu().numpy()))
+            own[name].data = tensor.to(own[name].device)
         if self.optimizer is not None:
             for group, saved in zip(self.optimizer.param_groups, scalars["groups"], strict=True):
                 group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
             self.optimizer.state.clear()
-            for key, value in scalars["slots"].items():
-                self._slot(key)[key.partition("/")[2]] = value
-            for name, tensor in state.items():
-                if name.startswith("slot/"):
-                    key = name.removeprefix("slot/")
-                    self._slot(key)[key.partition("/")[2]] = tensor
+            for index, slot, value in slots:
+                self.optimizer.state[self.parameters[index]][slot] = value
         if self.schedule is not None:
             self.schedule.load_state_dict(scalars["schedule"])
 
-    def _slot(self, key: str) -> dict[str, object]:
-        """Return the optimizer's slots of the parameter that ``index/slot`` names."""
-        index = int(key.partition("/")[0])
-        if not 0 <= index < len(self.parameters) or self.optimizer is None:
-            raise FrameError(f"segment {self.name!r} has no parameter number {index}")
-        slots: dict[str, object] = self.optimizer.state[self.parameters[index]]
-        return slots
+    def _weights(self) -> State:
+        """Parameters and buffers by name, as they are now: a forward may put another tensor in a buffer's place."""
+        return dict(self.module.named_parameters()) | dict(self.module.named_buffers())
 
-    def _check(self, weights: Mapping[str, Tensor]) -> None:
-        if weights.keys() != self._weights.keys():
-            wrong = sorted(weights.keys() ^ self._weights.keys())
+    def _scalars(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return the counters and settings in ``state``, found to be of this segment's kind."""
+        try:
+            scalars = json.loads(state[_SCALARS].cpu().numpy().tobytes())
+            groups, slots = scalars.get("groups", []), scalars.get("slots", {})
+            kinds = [{key: _kind(value) for key, value in group.items()} for group in groups]
+            plain = all(_kind(value) == "number" for value in slots.values())
+            schedule = isinstance(scalars.get("schedule"), dict)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise FrameError(
+                f"the counters of segment {self.name!r} cannot be read",
+                got=f"{type(error).__name__}: {error}",
+            ) from error
+        own = self.optimizer.param_groups if self.optimizer is not None else []
+        expected = [{k: _kind(v) for k, v in group.items() if k != "params"} for group in own]
+        if kinds != expected or not plain or schedule != (self.schedule is not None):
+            raise FrameError(
+                f"the optimizer's settings are not those of segment {self.name!r}",
+                todo="both sides must load the same study",
+            )
+        found: dict[str, Any] = {"slots": slots} | scalars
+        return found
+
+    def _slot(self, key: str, tensor: Tensor | None = None) -> tuple[int, str]:
+        """Return index of the parameter and name of the slot, by ``index/slot``; the tensor must fit the parameter."""
+        number, _, slot = key.partition("/")
+        index = int(number) if number.isdecimal() else -1
+        if not 0 <= index < len(self.parameters):
+            raise FrameError(f"segment {self.name!r} has no parameter number {number}")
+        shape = self.parameters[index].shape
+        fits = tensor is None or (
+            tensor.ndim in (0, len(shape))
+            and all(a in (1, b) for a, b in zip(tensor.shape, shape, strict=False))
+        )
+        if tensor is not None and not fits:
+            raise FrameError(
+                f"the optimizer's {slot!r} of parameter {number} of segment {self.name!r} does not fit",
+                got=str(tuple(tensor.shape)),
+                expected=str(tuple(shape)),
+                todo="both sides must load the same study",
+            )
+        return index, slot
+
+    def _check(self, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+        if weights.keys() != own.keys():
+            wrong = sorted(weights.keys() ^ own.keys())
             raise FrameError(
                 f"the state is not one of segment {self.name!r}",
                 got=f"differing names {wrong[:5]}",
                 todo="both sides must load the same study",
             )
         for name, tensor in weights.items():
-            own = self._weights[name]
-            if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
+            if (tensor.shape, tensor.dtype) != (own[name].shape, own[name].dtype):
                 raise FrameError(
                     f"the state of segment {self.name!r} does not fit at {name!r}",
                     got=f"{tensor.dtype} {tuple(tensor.shape)}",
-                    expected=f"{own.dtype} {tuple(own.shape)}",
+                    expected=f"{own[name].dtype} {tuple(own[name].shape)}",
                     todo="both sides must load the same study",
                 )
 
@@ -170,6 +222,15 @@ class Workshop:
     def bring_back(self, live: LiveSegment) -> None:
         """Give back a copy whose state was handed over."""
         self._free.setdefault(live.name, []).append(live)
+
+
+def _kind(value: object) -> str:
+    """Return what kind of setting this is; whether it is a whole number or not makes no difference."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_kind(one) for one in value)}]"
+    if value is None or isinstance(value, bool):
+        return "switch"
+    return "number" if isinstance(value, int | float) else type(value).__name__
 
 
 def _to_bytes(scalars: Mapping[str, object], segment: str) -> Tensor:
