@@ -91,8 +91,11 @@ class LiveSegment:
                         slots[f"{index}/{slot}"] = value
             scalars["slots"] = slots
         if self.schedule is not None:
+            # Settings that are mappings (MultiStepLR's milestones) stay as they were built: JSON knows no numbers as keys.
             scalars["schedule"] = {
-                k: v for k, v in self.schedule.state_dict().items() if not k.startswith("_get_")
+                name: value
+                for name, value in self.schedule.state_dict().items()
+                if not name.startswith("_get_") and not isinstance(value, Mapping)
             }
         state[_SCALARS] = _to_bytes(scalars, self.name)
         return state
