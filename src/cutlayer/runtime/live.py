@@ -91,7 +91,7 @@ class LiveSegment:
                         slots[f"{index}/{slot}"] = value
             scalars["slots"] = slots
         if self.schedule is not None:
-            # Settings that are mappings (MultiStepLR's milestones) stay as they were built: JSON knows no numbers as keys.
+            # Mappings (MultiStepLR's milestones) stay as they were built: JSON has no numbers as keys.
             scalars["schedule"] = {
                 name: value
                 for name, value in self.schedule.state_dict().items()
