@@ -17,7 +17,11 @@ from .party import Flight, LocalParty, Runner
 
 __all__ = ["advance", "backward", "finite", "forward", "infer", "load", "loss", "step", "total"]
 
-NUMERICS = "lower the learning rate, look for NaN in the data, or for a division or logarithm of zero in the segment"
+NUMERICS = (
+    "lower the learning rate, look for NaN in the data, or for a division or logarithm of zero in the segment"
+)
+
+_ENGINE = torch.autograd.Variable._execution_engine
 
 
 def load(party: LocalParty, action: Action) -> Runner:
@@ -172,10 +176,10 @@ def backward(party: LocalParty, action: Action) -> Runner:
             try:
                 if flops is None:
                     with counting(known, shapes, count):
-                        torch.autograd.backward(roots, gradients)
+                        _propagate(roots, gradients)
                 else:
                     count[1] += flops
-                    torch.autograd.backward(roots, gradients)
+                    _propagate(roots, gradients)
             except Exception as error:
                 raise _explained(error, party.name, name, step, roots) from error
         for ref, leaf in flight.leaves.pop(name):
@@ -220,6 +224,13 @@ def total(parts: list[tuple[int, Tensor]] | None) -> Tensor | None:
 def finite(tensor: Tensor) -> bool:
     """Return whether all values are finite; a sum is quick and tells in almost all cases."""
     return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
+
+
+def _propagate(roots: list[Tensor], gradients: list[Tensor]) -> None:
+    """Do what ``torch.autograd.backward`` does, without its look at each gradient, which a cut's frames had already."""
+    _ENGINE.run_backward(
+        tuple(roots), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
 
 
 def _keep(flight: Flight, outputs: tuple[Ref, ...], result: Tensor | tuple[Tensor, ...]) -> None:

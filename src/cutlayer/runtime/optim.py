@@ -115,7 +115,9 @@ def optimizer(name: str, **settings: Any) -> OptimizerSpec:
             got=repr(schedule),
             expected="e.g. optim.StepLR(step_size=10)",
         )
-    _check_settings(getattr(torch.optim, name), settings, skip={"params"}, extra={"schedule", "every"})
+    _check_settings(
+        getattr(torch.optim, name), settings, skip={"params", "differentiable"}, extra={"schedule", "every"}
+    )
     return OptimizerSpec(name, tuple(sorted(settings.items())), schedule, every)
 
 

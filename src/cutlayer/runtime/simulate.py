@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data import Holdings
-from ..errors import StudyError
+from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from ..metering.events import Ended, EpochEnded, Placed
 from ..metering.meter import Meter
@@ -131,7 +131,8 @@ class Simulation:
         self.parties = self._place(holdings, cohorts)
         self.performer = Performer(self.parties, self.meter)
         self.snapshots = Snapshots(log.folder)
-        self._note_places()
+        if not any(isinstance(event, Placed) for event in log.events):
+            self._note_places()
 
     def _place(self, holdings: Holdings, cohorts: Cohorts) -> dict[str, LocalParty]:
         names = [party.name for party in self.graph.parties]
@@ -203,7 +204,7 @@ class Simulation:
         stopping = self.settings.early_stopping
         if stopping is None:
             return False
-        self.performer.perform(verdict(self.graph, self.calendar, epoch, stopping.split))
+        self.performer.perform(verdict(self.graph, self.calendar, epoch, stopping.split, stopping.loss))
         decided = next(p.verdict for p in self.parties.values() if p.verdict.name)
         if decided.best:
             self.best_epoch = epoch
@@ -223,6 +224,7 @@ class Simulation:
     def resume(self) -> int:
         """Load the last snapshot that all parties have; return the epoch to go on with."""
         epoch, states = self.snapshots.last()
+        self.log.rewind(epoch)
         for party, segments in states.items():
             for name, state in segments.items():
                 live = self.shared.workshop.blank(name)
@@ -251,11 +253,8 @@ class Simulation:
 
         The parties that hold the state now do it together, over the same cuts as in training.
         """
-        turn = {
-            role: (self._holders().get(role) or parties.parties[0])
-            for role, parties in self.graph.roles.items()
-        }
-        index = next(i for i, t in enumerate(self.graph.turns) if all(t[r] == p for r, p in turn.items()))
+        holders = self._holders().items()
+        index = next(i for i, turn in enumerate(self.graph.turns) if all(turn[r] == p for r, p in holders))
         cohorts = Cohorts(self.graph, holdings, labels=False)
         calendar = Calendar(cohorts.rows, 1, evaluation_batch_size=batch_size)
         shared = self.shared
@@ -303,7 +302,18 @@ class Simulation:
                 f"early stopping judges by {stopping.split!r}, which is not evaluated",
                 got=", ".join(self.settings.evaluate),
             )
-        return Judge(stopping, stopping.loss or next(iter(self.graph.losses)))
+        losses = list(self.graph.losses)
+        if stopping.loss is not None and stopping.loss not in losses:
+            raise StudyError(
+                f"early stopping judges by the unknown loss {stopping.loss!r}", todo=nearest(stopping.loss, losses)
+            )
+        if self.settings.metrics and stopping.metric not in self.settings.metrics:
+            raise StudyError(
+                f"early stopping judges by {stopping.metric!r}, which is not measured",
+                got=", ".join(self.settings.metrics),
+                todo="add it to metrics",
+            )
+        return Judge(stopping, stopping.loss or losses[0])
 
     def _note_places(self) -> None:
         for segment in self.graph.segments.values():

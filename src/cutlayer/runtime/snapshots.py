@@ -17,6 +17,7 @@ from .live import LiveSegment, State
 __all__ = ["Snapshots"]
 
 _DONE = "snapshot.json"
+_SUFFIX = ".safetensors"
 
 
 class Snapshots:
@@ -45,11 +46,11 @@ class Snapshots:
             shutil.rmtree(new, ignore_errors=True)
             for party, segments in live.items():
                 for name, segment in segments.items():
-                    path = new / party / f"{name}.safetensors"
+                    path = new / party / f"{name}{_SUFFIX}"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     save_file({k: t.detach().cpu().clone() for k, t in segment.state().items()}, path)
             new.mkdir(parents=True, exist_ok=True)
-            (new / _DONE).write_text(json.dumps({"epoch": epoch}))
+            (new / _DONE).write_text(json.dumps({"epoch": epoch, "files": _files(new)}))
             shutil.rmtree(old, ignore_errors=True)
             if last.exists():
                 os.replace(last, old)
@@ -72,15 +73,23 @@ class Snapshots:
             if path is None or not (path / _DONE).is_file():
                 continue
             try:
-                epoch = int(json.loads((path / _DONE).read_text())["epoch"])
-                files = sorted(path.glob("*/*.safetensors"))
+                noted = json.loads((path / _DONE).read_text())
+                epoch, files = int(noted["epoch"]), _files(path)
+                if files != noted["files"]:
+                    raise ValueError(f"it holds {len(files)} of {len(noted['files'])} files")
                 states: dict[str, dict[str, State]] = {}
                 for file in files:
-                    states.setdefault(file.parent.name, {})[file.stem] = load_file(file)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                    party, segment = file.removesuffix(_SUFFIX).split("/")
+                    states.setdefault(party, {})[segment] = load_file(path / file)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 raise LogError(
                     f"the snapshot in {path} is damaged: {error}",
                     todo="delete that folder and start the run anew",
                 ) from error
             return epoch, states
         return -1, {}
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the snapshot's files, ``party/segment.safetensors``."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"*/*{_SUFFIX}"))

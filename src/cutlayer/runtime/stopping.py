@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import StudyError
-from ..metering.metrics import HIGHER_IS_BETTER
+from ..errors import StudyError, nearest
+from ..metering.metrics import HIGHER_IS_BETTER, KNOWN
 
 __all__ = ["EarlyStopping", "Judge", "Verdict"]
 
@@ -33,6 +33,10 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         if self.patience < 1:
             raise StudyError("patience must be at least 1 epoch", got=str(self.patience))
+        if self.metric not in KNOWN:
+            raise StudyError(f"no metric is named {self.metric!r}", todo=nearest(self.metric, KNOWN))
+        if not self.min_delta >= 0:
+            raise StudyError("min_delta is 0 or more", got=str(self.min_delta))
 
 
 @dataclass(frozen=True)
