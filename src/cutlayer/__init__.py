@@ -40,22 +40,23 @@ if TYPE_CHECKING:
     from .graph.topologies import u_shaped as u_shaped
     from .graph.topologies import vanilla as vanilla
     from .graph.topologies import vertical as vertical
+    from .run import Run as Run
     from .runtime import optim as optim
     from .runtime.stopping import EarlyStopping as EarlyStopping
     from .schedules.actions import Action as Action
     from .schedules.actions import Program as Program
     from .schedules.check import check as check
     from .schedules.round_robin import RoundRobin as RoundRobin
-    from .study import Run as Run
     from .study import Study as Study
+    from .study_file import load_study as load_study
 
 # Loaded on first use: importing torch takes a second that `cutlayer --help` need not wait for.
 _HOME = {
     "Action": "schedules.actions", "Concat": "graph.merge", "Cut": "graph.parts", "EarlyStopping": "runtime.stopping",
     "Loss": "graph.parts", "Mean": "graph.merge", "Party": "graph.parts", "Program": "schedules.actions",
-    "Role": "graph.parts", "RoundRobin": "schedules.round_robin", "Run": "study", "Segment": "graph.parts",
+    "Role": "graph.parts", "RoundRobin": "schedules.round_robin", "Run": "run", "Segment": "graph.parts",
     "Share": "graph.parts", "SplitGraph": "graph.split_graph", "Study": "study", "Sum": "graph.merge",
-    "TensorSpec": "graph.parts", "check": "schedules.check", "cut_module": "graph.cutting",
+    "TensorSpec": "graph.parts", "check": "schedules.check", "load_study": "study_file", "cut_module": "graph.cutting",
     "extended_vanilla": "graph.topologies", "multi_hop": "graph.topologies", "multi_task": "graph.topologies",
     "u_shaped": "graph.topologies", "vanilla": "graph.topologies", "vertical": "graph.topologies",
 }  # fmt: skip

@@ -23,9 +23,10 @@ from .data import NHANES_INSTITUTIONS, Holdings, Source, nhanes
 from .graph.split_graph import SplitGraph
 from .graph.topologies import vertical
 from .metering.events import Noted
+from .run import Run
 from .runtime import optim
 from .seeds import stream
-from .study import Run, Study
+from .study import Study
 
 __all__ = ["diabetes_study", "run_demo"]
 
@@ -123,7 +124,7 @@ def run_demo(out: Path, *, quick: bool = False, console: Console | None = None) 
     _note(run, findings, len(folds))
     screen.print(run.summary())
     _conclude(screen, findings, len(folds))
-    _tell_who_saw_what(screen, run.study.graph)
+    _tell_who_saw_what(screen, run.graph)
     path = run.report()
     screen.print(
         f"Log, plots and report.html are in [bold]{folder}[/bold]. Took {time.perf_counter() - began:.0f} s."

@@ -79,7 +79,7 @@ def by_uncut_name(run) -> dict[str, torch.Tensor]:
     """Return the run's weights by the names that the uncut model uses."""
     found = {}
     for segment, weights in run.weights().items():
-        origin = run.study.graph.segments[segment].origin
+        origin = run.graph.segments[segment].origin
         found |= {origin.get(name, f"{segment}.{name}"): tensor for name, tensor in weights.items()}
     return found
 

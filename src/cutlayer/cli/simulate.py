@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from ..run import Run
     from ..runtime.simulate import Progress
-    from ..study import Run, Study
+    from ..study import Study
 
 __all__ = ["simulate"]
 

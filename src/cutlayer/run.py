@@ -1,0 +1,221 @@
+"""What came out of a study: weights, tables, metrics, predictions, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import Holdings, PartyData, Records
+from .errors import ConsentError, DataError, StudyError
+from .graph.split_graph import SplitGraph
+from .metering.events import Event, Noted
+from .metering.run_log import RunLog
+from .runtime.central import CentralTwin
+from .runtime.simulate import Simulation
+from .schedules.steps import data_roles
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from .metering.tables import Table
+
+__all__ = ["Run", "Twin"]
+
+
+class Twin:
+    """The uncut network after training."""
+
+    def __init__(self, twin: CentralTwin, metrics: tuple[str, ...]) -> None:
+        self._twin = twin
+        self._metrics = metrics
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Return each segment's parameters and buffers."""
+        return self._twin.weights()
+
+    def metrics(self, split: str = "test") -> dict[str, dict[str, float]]:
+        """Return the metrics of each loss on ``split``."""
+        return self._twin.measure(split, self._metrics)
+
+
+class Run:
+    """What came out of a simulated study.
+
+    Attributes:
+        graph: What was split.
+    """
+
+    def __init__(self, simulation: Simulation, log: RunLog) -> None:
+        self.graph = simulation.graph
+        self._simulation = simulation
+        self._log = log
+
+    @property
+    def events(self) -> list[Event]:
+        """The run's log."""
+        return self._log.events
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder."""
+        return self._log.folder
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Return copies of each segment's parameters and buffers (in a simulation everything is at hand)."""
+        return self._simulation.weights()
+
+    def tables(self) -> dict[str, Table]:
+        """Return the run's tables by name: metrics, traffic, compute, parameters, time."""
+        from .metering.tables import tables
+
+        return tables(self.events)
+
+    def summary(self) -> RenderableType:
+        """Return what a study lead wants to know, to print with Rich."""
+        from .report.console import summary
+
+        return summary(self.events)
+
+    def metrics(self, split: str = "test", loss: str | None = None) -> dict[str, float]:
+        """Return the last metrics of ``split``, over all label holders (averages are weighted by rows)."""
+        from .metering.tables import merged_metrics
+
+        name = loss or next(iter(self.graph.losses))
+        return merged_metrics(self.events, split, name)
+
+    def equals(self, twin: Twin) -> bool:
+        """Return whether every parameter and buffer equals the twin's, bit for bit; the answer is noted in the log."""
+        mine, other = self.weights(), twin.weights()
+        pairs = [(mine[s][n], t) for s, state in other.items() for n, t in state.items()]
+        differing = sum(int((a.cpu() != b.detach().cpu()).sum()) for a, b in pairs)
+        equal = all(torch.equal(a.cpu(), b.detach().cpu()) for a, b in pairs)
+        numbers = sum(t.numel() for _, t in pairs)
+        words = "equal to the last bit" if equal else "NOT equal"
+        self.note(
+            Noted(
+                subject="central twin",
+                text=f"The {numbers:,} weights of the split network and of its central twin are {words}.",
+                figures={"weights": float(numbers), "differing": float(differing)},
+            )
+        )
+        return equal
+
+    def note(self, event: Event) -> None:
+        """Add an event to the run's log."""
+        if self._log.folder is None:
+            self._log.events.append(event)
+            return
+        log = RunLog(self._log.folder, append=True)
+        log.write(event)
+        log.close()
+        self._log.events = log.events
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> Tensor | dict[str, Tensor]:
+        """Return what the joined network predicts, each party running its own part over the same cuts.
+
+        Args:
+            x: Rows of the field ``x`` [N, ...]; for several roles with data ``{role: rows}``, for several
+                fields ``{role: {field: rows}}``.
+            batch_size: Rows at a time.
+
+        Returns:
+            Predictions [N, ...], as the loss sees them (logits for cross-entropy); with several losses, by loss.
+        """
+        holdings = _rows_to_predict(self.graph, x)
+        found: dict[str, Tensor] = {}
+        for by_loss in self._simulation.predict(holdings, "test", batch_size).values():
+            found.update(by_loss)
+        return next(iter(found.values())) if len(found) == 1 else found
+
+    def save(self, folder: str | Path) -> Path:
+        """Write each party's own half to ``folder/<party>/<segment>.safetensors``; halves are never joined here."""
+        from .runtime.halves import save_half
+
+        for name in self.graph.order:
+            party = self._simulation.holder(name)
+            save_half(Path(folder) / party.name, self.graph, party.name, {name: party.live[name].weights()})
+        return Path(folder)
+
+    def load(self, folder: str | Path) -> None:
+        """Take up the halves that :meth:`save` wrote."""
+        from .runtime.halves import load_half
+
+        for name in self.graph.order:
+            party = self._simulation.holder(name)
+            weights = load_half(Path(folder) / party.name, self.graph, party.name, name)
+            live = party.live[name]
+            state = live.state()
+            state.update({f"weight/{key}": tensor for key, tensor in weights.items()})
+            live.restore(state)
+
+    def export(self, path: str | Path, *, consent: Sequence[str]) -> Path:
+        """Write the joined network as one safetensors file, only if every party agrees.
+
+        Args:
+            path: The file to write.
+            consent: The parties that agreed; all of the graph's must be there.
+
+        Raises:
+            ConsentError: A party is missing.
+        """
+        missing = [p.name for p in self.graph.parties if p.name not in consent]
+        if missing:
+            raise ConsentError(
+                "the joined network is written only when every party agrees",
+                got=f"no consent of {', '.join(missing)}",
+                todo="ask them, or save each party's own half with save()",
+            )
+        from .runtime.halves import save_joined
+
+        return save_joined(Path(path), self.graph, self.weights())
+
+    def plot(self, folder: str | Path | None = None) -> list[Path]:
+        """Draw the run's plots as PNG files and return their paths."""
+        from .report.plots import save_plots
+
+        where = Path(folder) if folder is not None else self.folder
+        if where is None:
+            raise StudyError("no folder to draw into", todo="give plot(folder), or simulate(out=…)")
+        return list(save_plots(self.events, where / "plots" if folder is None else where).values())
+
+    def report(self) -> Path:
+        """Write the self-contained ``report.html`` and its plots into the run's folder and return its path."""
+        from .report.html import write_report
+
+        if self.folder is None:
+            raise StudyError("the run has no folder", todo="simulate(out=…)")
+        return write_report(self.folder)
+
+
+def _rows_to_predict(graph: SplitGraph, x: Any) -> Holdings:
+    roles = data_roles(graph, labels=False)
+    by_role = x if isinstance(x, Mapping) and set(x) <= set(graph.roles) else {roles[0]: x}
+    if set(by_role) != set(roles):
+        raise DataError(
+            "predict needs rows of every role with data", got=", ".join(by_role), expected=", ".join(roles)
+        )
+    parties = []
+    count = None
+    for role, value in by_role.items():
+        fields = value if isinstance(value, Mapping) else {"x": value}
+        tensors = {
+            name: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v)
+            for name, v in fields.items()
+        }
+        count = len(next(iter(tensors.values()))) if count is None else count
+        if any(len(t) != count for t in tensors.values()):
+            raise DataError(
+                "the roles' rows differ in number",
+                got=f"{role}: {[len(t) for t in tensors.values()]}",
+                expected=str(count),
+            )
+        for party in graph.roles[role].parties:
+            parties.append(
+                PartyData(name=party, role=role, splits={"test": Records(np.arange(count), tensors)})
+            )
+    return Holdings(tuple(parties))
