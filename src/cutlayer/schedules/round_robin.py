@@ -41,7 +41,8 @@ class RoundRobin:
 
     def describe(self) -> str:
         """Return the settings in one line."""
-        length = f"{self.turn} batches" if self.turn else "an epoch of the client's data"
+        count = "1 batch" if self.turn == 1 else f"{self.turn} batches"
+        length = count if self.turn else "an epoch of the client's data"
         way = "peer to peer" if self.handover == "peer" else "through the server"
         return f"round robin, a turn is {length}, hand-over {way}"
 
