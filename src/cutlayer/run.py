@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .data import Holdings, PartyData, Records
 from .errors import ConsentError, DataError, StudyError
+from .graph.parts import Role, TensorSpec
 from .graph.split_graph import SplitGraph
 from .metering.events import Event, Noted
 from .metering.run_log import RunLog
@@ -203,10 +204,13 @@ def _rows_to_predict(graph: SplitGraph, x: Any) -> Holdings:
     count = None
     for role, value in by_role.items():
         fields = value if isinstance(value, Mapping) else {"x": value}
-        tensors = {
-            name: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v)
-            for name, v in fields.items()
-        }
+        needed = {r for s in graph.segments_of(role) for r in graph.wiring[s.name] if isinstance(r, str)}
+        if missing := sorted(needed - set(fields)):
+            raise DataError(
+                f"predict lacks rows of field {missing[0]!r} of role {role!r}",
+                got=", ".join(map(str, fields)),
+            )
+        tensors = {name: _as_field(fields[name], name, graph.roles[role]) for name in sorted(needed)}
         count = len(next(iter(tensors.values()))) if count is None else count
         if any(len(t) != count for t in tensors.values()):
             raise DataError(
@@ -219,3 +223,20 @@ def _rows_to_predict(graph: SplitGraph, x: Any) -> Holdings:
                 PartyData(name=party, role=role, splits={"test": Records(np.arange(count), tensors)})
             )
     return Holdings(tuple(parties))
+
+
+def _as_field(values: Any, name: str, role: Role) -> Tensor:
+    """Return rows to predict as the graph says the field is; floats are brought to its precision."""
+    rows = values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    spec = role.fields.get(name)
+    if spec is None:
+        return rows
+    if rows.is_floating_point() and spec.dtype.is_floating_point:
+        rows = rows.to(spec.dtype)
+    if not rows.ndim or TensorSpec.of(rows) != spec:
+        raise DataError(
+            f"the rows of field {name!r} of role {role.name!r} are not like those trained on",
+            got=str(TensorSpec.of(rows)) if rows.ndim else "a number",
+            expected=str(spec),
+        )
+    return rows

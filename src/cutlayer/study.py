@@ -74,6 +74,9 @@ class Study:
             raise StudyError("epochs must be at least 1", got=str(self.epochs))
         if self.batch_size < 1:
             raise StudyError("batch_size must be at least 1", got=str(self.batch_size))
+        for name in self.metrics:
+            if name not in KNOWN:
+                raise StudyError(f"no metric is named {name!r}", todo=nearest(name, KNOWN))
         for split in self.evaluate:
             if split not in ("train", "valid", "test"):
                 raise StudyError(

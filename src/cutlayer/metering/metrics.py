@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StudyError, nearest
-from ..graph.parts import Loss
+from ..graph.parts import Loss, TensorSpec
 
 __all__ = ["METRICS", "measure", "task_of"]
 
@@ -22,6 +22,7 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "multiclass": ("loss", "accuracy", "auc", "f1"),
     "regression": ("loss", "mae", "rmse", "r2"),
 }
+KNOWN = tuple(dict.fromkeys(name for names in METRICS.values() for name in names))
 HIGHER_IS_BETTER = {"accuracy", "auc", "f1", "r2"}
 
 
@@ -47,8 +48,15 @@ def measure(loss: Loss, prediction: Tensor, label: Tensor, names: Sequence[str] 
     for name in names:
         if name not in METRICS[task]:
             raise StudyError(f"metric {name!r} does not fit a {task} task", todo=nearest(name, METRICS[task]))
-    with torch.no_grad():
-        found = {"loss": float(loss.compute(prediction, label))}
+    try:
+        with torch.no_grad():
+            found = {"loss": float(loss.compute(prediction, label))}
+    except Exception as error:
+        raise StudyError(
+            f"loss {loss.name!r} cannot be measured: {error}",
+            got=f"predictions {TensorSpec.of(prediction)}, labels {TensorSpec.of(label)}",
+            todo="labels must be 0 … classes-1; check them and the outputs of the last layer",
+        ) from error
     truth = label.detach().cpu().numpy()
     if set(names) == {"loss"}:
         pass  # the others take a hundred times as long

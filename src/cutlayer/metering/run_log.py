@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from ..errors import LogError
-from .events import Event, decode_event, encode_event
+from .events import Ended, Event, decode_event, encode_event
 
 __all__ = ["RunLog", "read_log"]
 
@@ -61,6 +61,26 @@ class RunLog:
                 todo="make room on the disk; everything noted before is kept, and the run can be resumed",
             ) from error
 
+    def rewind(self, epoch: int) -> None:
+        """Forget all that was noted after ``epoch``: those epochs are done once more.
+
+        Raises:
+            LogError: The file cannot be changed.
+        """
+        later = [
+            i for i, e in enumerate(self.events) if isinstance(e, Ended) or getattr(e, "epoch", -1) > epoch
+        ]
+        if not later:
+            return
+        self.events = self.events[: later[0]]
+        if self._file is None:
+            return
+        try:
+            lines = Path(self._file.name).read_bytes().split(b"\n")
+            self._file.truncate(sum(len(line) + 1 for line in lines[: later[0]]))
+        except OSError as error:
+            raise LogError(f"cannot shorten {self._file.name}: {error.strerror}") from error
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
@@ -81,7 +101,7 @@ def read_log(path: Path) -> list[Event]:
     """
     path = path / LOG_NAME if path.is_dir() else path
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        *lines, cut = path.read_bytes().decode(errors="replace").split("\n")
     except OSError as error:
         raise LogError(
             f"cannot read {path}: {error.strerror}", todo="give a run's folder or its log.jsonl"
@@ -91,10 +111,9 @@ def read_log(path: Path) -> list[Event]:
         try:
             events.append(decode_event(line))
         except LogError as error:
-            if number == len(lines) and not line.endswith("\n"):
-                _logger.warning("%s: the last line was cut off and is left out", path)
-                break
             raise LogError(f"{path}, line {number}: {error.what}", todo=error.todo) from error
+    if cut:
+        _logger.warning("%s: the last line was cut off and is left out", path)
     return events
 
 

@@ -305,7 +305,8 @@ class Simulation:
         losses = list(self.graph.losses)
         if stopping.loss is not None and stopping.loss not in losses:
             raise StudyError(
-                f"early stopping judges by the unknown loss {stopping.loss!r}", todo=nearest(stopping.loss, losses)
+                f"early stopping judges by the unknown loss {stopping.loss!r}",
+                todo=nearest(stopping.loss, losses),
             )
         if self.settings.metrics and stopping.metric not in self.settings.metrics:
             raise StudyError(

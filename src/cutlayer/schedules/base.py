@@ -36,14 +36,17 @@ class Schedule(Protocol):
         ...
 
 
-def verdict(graph: SplitGraph, calendar: Calendar, epoch: int, split: str) -> Iterator[Action]:
+def verdict(
+    graph: SplitGraph, calendar: Calendar, epoch: int, split: str, loss: str | None = None
+) -> Iterator[Action]:
     """Yield how all parties learn whether ``epoch`` was the best so far and whether to stop.
 
-    The label holders tell their metrics of ``split`` to the first of them, who judges and tells
-    everyone; then each party that holds segments keeps a snapshot if the epoch was the best.
+    The parties that compute ``loss`` (the graph's first unless given) tell their metrics of ``split`` to
+    the first of them, who judges and tells everyone; then each party that holds segments keeps a
+    snapshot if the epoch was the best.
     """
     step = (epoch + 1) * calendar.steps()
-    role = graph.label_roles[0]
+    role = graph.losses[loss].role if loss is not None else graph.label_roles[0]
     measured = [graph.turns[t][role] for t in range(len(graph.turns)) if calendar.count(t, split)]
     judge, *others = dict.fromkeys(measured)
     for party in others:
