@@ -8,7 +8,8 @@ from sample_run import events
 
 from cutlayer.errors import LogError
 from cutlayer.metering.events import Began, Ended, EpochEnded, Measured, Noted
-from cutlayer.report.plots import PLOTS, computing, crossing, learning, save_plots, working
+from cutlayer.metering.events import Noted
+from cutlayer.report.plots import PLOTS, comparing, computing, crossing, learning, save_plots, working
 
 
 def lines(figure):
@@ -115,4 +116,17 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_every_plot_is_known():
-    assert set(PLOTS) == {"learning", "traffic", "compute", "time"}
+    assert set(PLOTS) == {"comparison", "learning", "traffic", "compute", "time"}
+
+
+def test_a_comparison_is_drawn_with_the_best_marked():
+    few = Noted(subject="two", text="", figures={"a": 0.1, "b": 0.2})
+    compared = Noted(
+        subject="AUC", text="", figures={"clinic alone": 0.74, "registry alone": 0.75, "joined": 0.84}
+    )
+    assert comparing([few]) is None
+    figure = comparing([few, compared])
+    assert bar_names(figure) == ["clinic alone", "registry alone", "joined"]
+    assert figure.axes[0].get_title() == "AUC"
+    colours = figure.axes[0].collections[1].get_facecolors()
+    assert (colours[2] != colours[0]).any() and (colours[0] == colours[1]).all()

@@ -26,6 +26,7 @@ REPORT_NAME = "report.html"
 LONG_TABLE = 16
 
 _CAPTIONS = {
+    "comparison": "The axis does not start at zero.",
     "learning": "Training loss and metrics by epoch.",
     "traffic": "Whole frames, counted where they are made.",
     "compute": "Counted by PyTorch's own counter.",

@@ -1,4 +1,4 @@
-"""A run in four plots: how well it learned, what crossed the cuts, what was computed, where the time went.
+"""A run in plots: what was compared, how well it learned, what crossed the cuts, what it cost.
 
 Colours are Okabe and Ito's, which people with colour blindness tell apart.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LogError
-from ..metering.events import Event
+from ..metering.events import Event, Noted
 from ..metering.table import Cell, human_bytes, human_flops, human_seconds
 from ..metering.tables import compute, losses, metrics, time, traffic
 
@@ -29,6 +29,7 @@ NAMED_COLOURS = {
     "forward": "#0072B2", "backward": "#56B4E9",
 }  # fmt: skip
 SHOWN_BARS = 10
+COMPARED = 3
 
 _STYLE = {
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -153,6 +154,31 @@ def _add_curve(
         curves.setdefault(title, {})[line] = points
 
 
+def comparing(events: Sequence[Event]) -> Figure | None:
+    """Plot the last comparison that was noted (three figures or more), a point for each, the best marked."""
+    noted = [e for e in events if isinstance(e, Noted) and len(e.figures) >= COMPARED]
+    if not noted:
+        return None
+    figures = noted[-1].figures
+    figure, (axis,) = _figure(9.2, 1.1 + 0.36 * len(figures))
+    places, values = range(len(figures)), list(figures.values())
+    low = min(values) - 0.15 * (max(values) - min(values) or 1.0)
+    colours = [COLOURS[1] if value == max(values) else COLOURS[0] for value in values]
+    axis.hlines(places, low, values, color="#c3cad0", linewidth=1.5)
+    axis.scatter(values, places, s=70, color=colours, zorder=3)
+    for place, value in zip(places, values, strict=True):
+        axis.annotate(
+            f"{value:.3f}", (value, place), xytext=(9, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    axis.set_yticks(places, list(figures))
+    axis.invert_yaxis()
+    axis.set_title(noted[-1].subject)
+    axis.set_xlim(low, max(values) + 0.15 * (max(values) - low))
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="y", visible=False)
+    return figure
+
+
 def crossing(events: Sequence[Event]) -> Figure | None:
     """Plot the bytes over each cut and direction, by what they were for."""
     bars: Bars = {}
@@ -223,6 +249,6 @@ def _stacked(title: str, bars: Bars, unit: Callable[[float], str]) -> Figure | N
 
 
 PLOTS: dict[str, Callable[[Sequence[Event]], Figure | None]] = {
-    "learning": learning, "traffic": crossing, "compute": computing, "time": working,
+    "comparison": comparing, "learning": learning, "traffic": crossing, "compute": computing, "time": working,
 }  # fmt: skip
 """What draws each plot; None where the log has nothing for it."""
