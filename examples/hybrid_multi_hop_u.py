@@ -1,8 +1,8 @@
 """Multi-hop and U-shape in one: client, hop, server, hop, client; records and labels stay with the clients.
 
 Three clients hold images and labels. What a client computes goes to the hop, from there to the server, and
-back the same way; the client runs the last layer and the loss. So the server never talks to a client: it
-cannot know whose batch it works on, and nobody but the clients ever sees a label or a prediction.
+back the same way; the client runs the last layer and the loss. So the server gets nothing that a client
+computed, and nobody but the clients ever sees a label or a prediction.
 
 Shown: a role with several segments; a configuration built by hand from a list of layers and places.
 """
@@ -22,18 +22,15 @@ def split_graph(people: cl.data.Holdings) -> cl.SplitGraph:
     torch.manual_seed(0)
     segments, before = [], "x"
     for i, place in enumerate(PLACES):
-        layer = nn.Linear(WIDTHS[i], WIDTHS[i + 1])
-        module = layer if i == len(PLACES) - 1 else nn.Sequential(layer, nn.ReLU())
-        segments.append(cl.Segment(f"part-{i}", place, module, (before,)))
+        last = i == len(PLACES) - 1
+        layers = nn.Sequential(nn.Linear(WIDTHS[i], WIDTHS[i + 1]), nn.Identity() if last else nn.ReLU())
+        segments.append(cl.Segment(f"part-{i}", place, layers, (before,)))
         before = f"part-{i}"
     rows = people.example("client")
     fields = {name: cl.TensorSpec.of(tensor) for name, tensor in rows.items()}
+    clients = cl.Role("client", people.roles["client"], fields)
     return cl.SplitGraph(
-        roles=[
-            cl.Role("client", people.roles["client"], fields),
-            cl.Role("hop", ("hop",)),
-            cl.Role("server", ("server",)),
-        ],
+        roles=[clients, cl.Role("hop", ("hop",)), cl.Role("server", ("server",))],
         segments=segments,
         losses=[cl.Loss(role="client", prediction=before)],
         example={"client": rows},
@@ -53,7 +50,7 @@ def main(quick: bool = False) -> cl.Run:
         schedule=cl.RoundRobin(turn=4),
         optimizer=cl.optim.Adam(lr=0.005),
         batch_size=32,
-        epochs=3 if quick else 15,
+        epochs=4 if quick else 20,
         name="hybrid_multi_hop_u",
     )
     run = study.simulate(people)

@@ -25,9 +25,8 @@ def deal(source: Source) -> Holdings:
     known = {}
     for split, pool in source.splits.items():
         systolic = pool.table.filter(like="Systolic").mean(axis=1)  # of three readings
-        measured = systolic.notna().to_numpy()
-        high = torch.from_numpy((systolic >= 130).to_numpy()[measured]).long()
-        known[split] = Records(pool.ids[measured], {"y": high})
+        high = torch.tensor(systolic.to_numpy() >= 130).long()
+        known[split] = Records(pool.ids, {"y": high}).select(systolic.notna().to_numpy().nonzero()[0])
     return Holdings((*people.parties, PartyData("pressure", "pressure", known)))
 
 
@@ -35,11 +34,10 @@ def split_graph(people: Holdings) -> cl.SplitGraph:
     """Return a bottom at each institution, a merge and a top at each centre."""
     torch.manual_seed(0)
     rows = {name: people.example(name) for name in people.roles}
-    roles = [
-        cl.Role(name, people.roles[name], {field: cl.TensorSpec.of(of) for field, of in rows[name].items()})
-        for name in people.roles
-    ]
-    segments, losses = [], []
+    roles, segments, losses = [], [], []
+    for name, fields in rows.items():
+        specs = {field: cl.TensorSpec.of(tensor) for field, tensor in fields.items()}
+        roles.append(cl.Role(name, people.roles[name], specs))
     for name in COLUMNS:
         bottom = nn.Sequential(nn.Linear(rows[name]["x"].shape[1], 16), nn.ReLU())
         segments.append(cl.Segment(name, name, bottom, ("x",)))
