@@ -1,0 +1,247 @@
+"""Snapshots: whole or not at all; a run that goes on from one comes to the bits of a run that never broke off."""
+
+import json
+import resource
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+from small_studies import pooled, study_of
+
+import cutlayer as cl
+from cutlayer.errors import LogError, StudyError
+from cutlayer.metering.events import encode_event
+from cutlayer.metering.run_log import read_log
+from cutlayer.runtime.live import LiveSegment
+from cutlayer.runtime.snapshots import Snapshots
+
+NET = cl.networks.mlp((6, 8, 7, 3), dropout=0.3)
+
+
+class Broken(Exception):
+    """Stands for the power cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragile(cl.RoundRobin):
+    """Round robin that breaks off in one epoch: while it trains, after that, or after its evaluation."""
+
+    at_epoch: int
+    place: str = "training"
+
+    def epoch(self, graph, calendar, epoch):
+        for number, item in enumerate(super().epoch(graph, calendar, epoch)):
+            if (epoch, self.place, number) == (self.at_epoch, "training", 3):
+                raise Broken
+            yield item
+
+    def evaluation(self, graph, calendar, epoch, split):
+        if (epoch, self.place) == (self.at_epoch, "trained"):
+            raise Broken
+        yield from super().evaluation(graph, calendar, epoch, split)
+        if (epoch, self.place) == (self.at_epoch, "evaluated"):
+            raise Broken
+
+
+@cache
+def people():
+    return pooled(30)[0].split_rows(3)
+
+
+@cache
+def graph(name):
+    if name == "vanilla":
+        return cl.vanilla(NET, "linear2", clients=people())
+    return cl.u_shaped(NET, ("linear1", "linear2"), clients=people())
+
+
+def study(name="vanilla", **more):
+    schedule = cl.optim.StepLR(step_size=2, gamma=0.5)
+    settings = {"optimizer": cl.optim.Adam(lr=0.05, schedule=schedule), "epochs": 5, "metrics": ("loss",)}
+    return study_of(graph(name), **(settings | more))
+
+
+def broken_off(out, at_epoch, place="training", *, resume=False, name="vanilla", **schedule):
+    fragile = study(name, schedule=Fragile(at_epoch=at_epoch, place=place, **schedule))
+    with pytest.raises(Broken):
+        fragile.simulate(people(), out=out, resume=resume)
+
+
+def said(events):
+    """What a log says, but for the times; counts of one epoch come in the order in which they were first made."""
+    times = ("seconds", "started", "peak_memory_bytes")
+    lines = [json.loads(encode_event(event)) for event in events]
+    return sorted(json.dumps({k: v for k, v in line.items() if k not in times}) for line in lines)
+
+
+@pytest.mark.parametrize("name", ["vanilla", "u_shaped"])
+@pytest.mark.parametrize("handover", ["peer", "server"])
+@pytest.mark.parametrize("at_epoch", [0, 1, 3])
+def test_a_run_that_goes_on_comes_to_the_same_bits(name, handover, at_epoch, tmp_path):
+    schedule = cl.RoundRobin(handover=handover, turn=1)
+    whole = study(name, schedule=schedule).simulate(people(), out=tmp_path / "whole")
+    broken_off(tmp_path / "broken", at_epoch, name=name, handover=handover, turn=1)
+    resumed = study(name, schedule=schedule).simulate(people(), out=tmp_path / "broken", resume=True)
+    assert resumed.equals(whole)
+    assert torch.equal(resumed.predict(torch.ones(2, 6)), whole.predict(torch.ones(2, 6)))
+
+
+def test_it_may_break_off_more_than_once(tmp_path):
+    whole = study().simulate(people())
+    broken_off(tmp_path, 1)
+    for at_epoch, place in ((2, "trained"), (2, "training"), (4, "evaluated")):
+        broken_off(tmp_path, at_epoch, place, resume=True)
+    assert study().simulate(people(), out=tmp_path, resume=True).equals(whole)
+
+
+@pytest.mark.parametrize("place", ["training", "trained", "evaluated"])
+def test_the_log_of_a_resumed_run_says_everything_once(place, tmp_path):
+    whole = study().simulate(people(), out=tmp_path / "whole")
+    broken_off(tmp_path / "broken", 2, place)
+    resumed = study().simulate(people(), out=tmp_path / "broken", resume=True)
+    assert said(resumed.events) == said(whole.events)
+    assert said(read_log(tmp_path / "broken")) == said(whole.events)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
+    whole = study().simulate(people(), out=tmp_path)
+    again = study().simulate(people(), out=tmp_path, resume=True)
+    assert again.equals(whole)
+    assert [e.kind for e in read_log(tmp_path)].count("ended") == 1
+    assert again.events[-2].epochs == 5
+
+
+def test_resuming_where_nothing_is_starts_from_the_beginning(tmp_path):
+    assert study().simulate(people(), out=tmp_path / "new", resume=True).equals(study().simulate(people()))
+
+
+def test_another_study_is_not_resumed(tmp_path):
+    study().simulate(people(), out=tmp_path)
+    for other in (
+        study(seed=8),
+        study(batch_size=6),
+        study("u_shaped"),
+        study(optimizer=cl.optim.SGD(lr=0.1)),
+    ):
+        with pytest.raises(StudyError, match="the run in that folder is of another study; got digest"):
+            other.simulate(people(), out=tmp_path, resume=True)
+    with pytest.raises(StudyError, match="resume needs the folder"):
+        study().simulate(people(), resume=True)
+
+
+# Files
+
+
+def kept(folder, epochs=2):
+    study(epochs=epochs).simulate(people(), out=folder)
+    return Snapshots(folder)
+
+
+def test_each_party_has_a_folder_with_its_own_segments_only(tmp_path):
+    epoch, states = kept(tmp_path).last()
+    files = {p.relative_to(tmp_path / "snapshot").as_posix() for p in (tmp_path / "snapshot").rglob("*.*")}
+    assert epoch == 1 and {party: list(segments) for party, segments in states.items()} == {
+        "client-2": ["head"], "server": ["top"],
+    }  # fmt: skip
+    assert files == {"client-2/head.safetensors", "server/top.safetensors", "snapshot.json"}
+    assert not list(tmp_path.glob("snapshot.*"))
+
+
+def test_without_a_folder_nothing_is_kept():
+    snapshots = Snapshots(None)
+    snapshots.keep(0, {})
+    assert snapshots.last() == (-1, {})
+
+
+def test_a_snapshot_that_is_not_complete_counts_for_nothing(tmp_path):
+    snapshots = kept(tmp_path)
+    shutil.copytree(tmp_path / "snapshot", tmp_path / "snapshot.new")
+    (tmp_path / "snapshot.new" / "snapshot.json").unlink()
+    assert snapshots.last()[0] == 1
+
+
+def test_between_two_renames_the_old_one_counts(tmp_path):
+    snapshots = kept(tmp_path)
+    (tmp_path / "snapshot").rename(tmp_path / "snapshot.old")
+    assert snapshots.last()[0] == 1
+    assert (
+        study(epochs=2)
+        .simulate(people(), out=tmp_path, resume=True)
+        .equals(study(epochs=2).simulate(people()))
+    )
+
+
+DAMAGES = {
+    "a segment is cut": lambda s: _cut(s / "server/top.safetensors"),
+    "a segment is no safetensors": lambda s: (s / "server/top.safetensors").write_bytes(b"\x80\x04pickle"),
+    "a segment is missing": lambda s: (s / "server/top.safetensors").unlink(),
+    "a segment too many": lambda s: shutil.copy(s / "server/top.safetensors", s / "server/more.safetensors"),
+    "the note is cut": lambda s: _cut(s / "snapshot.json"),
+    "the note is no mapping": lambda s: (s / "snapshot.json").write_text("[]"),
+    "the note lacks the epoch": lambda s: (s / "snapshot.json").write_text(json.dumps({"files": []})),
+}
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_snapshot_is_refused_by_name(damage, tmp_path):
+    snapshots = kept(tmp_path)
+    DAMAGES[damage](tmp_path / "snapshot")
+    with pytest.raises(
+        LogError, match=r"the snapshot in .*snapshot is damaged: .*; delete that folder and start"
+    ):
+        snapshots.last()
+    with pytest.raises(LogError, match="is damaged"):
+        study(epochs=2).simulate(people(), out=tmp_path, resume=True)
+
+
+@contextmanager
+def files_of_at_most(size):
+    """No file may grow beyond ``size`` bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_snapshot_before(tmp_path):
+    snapshots = kept(tmp_path)
+    live = {
+        "server": {
+            "top": LiveSegment(study().graph.segments["top"], cl.optim.SGD(lr=0.1), torch.device("cpu"))
+        }
+    }
+    with (
+        files_of_at_most(500),
+        pytest.raises(LogError, match="cannot write the snapshot of epoch 7 to "),
+    ):
+        snapshots.keep(7, live)
+    assert snapshots.last()[0] == 1
+    snapshots.keep(7, live)
+    assert snapshots.last()[0] == 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskFills(cl.RoundRobin):
+    """The disk is full from the third epoch on."""
+
+    def epoch(self, graph, calendar, epoch):
+        if epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+        yield from super().epoch(graph, calendar, epoch)
+
+
+def test_a_full_disk_in_the_middle_of_a_run_can_be_gone_on_from(tmp_path):
+    whole = study().simulate(people())
+    with pytest.raises(LogError, match="make room on the disk"), files_of_at_most(resource.RLIM_INFINITY):
+        study(schedule=DiskFills()).simulate(people(), out=tmp_path)
+    assert read_log(tmp_path)[-1].epoch == 1
+    assert study().simulate(people(), out=tmp_path, resume=True).equals(whole)
