@@ -10,6 +10,7 @@ Adam(lr=0.01, schedule=StepLR(step_size=10, gamma=0.5))
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,10 +41,18 @@ class ScheduleSpec:
     settings: tuple[tuple[str, Any], ...]
 
     def build(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        """Return the schedule for ``optimizer``."""
-        made: torch.optim.lr_scheduler.LRScheduler = getattr(torch.optim.lr_scheduler, self.name)(
-            optimizer, **dict(self.settings)
-        )
+        """Return the schedule for ``optimizer``.
+
+        Raises:
+            StudyError: PyTorch refuses the settings.
+        """
+        cls = getattr(torch.optim.lr_scheduler, self.name)
+        try:
+            made: torch.optim.lr_scheduler.LRScheduler = cls(optimizer, **dict(self.settings))
+        except (ValueError, TypeError, RuntimeError, KeyError) as error:
+            raise StudyError(
+                f"PyTorch refuses {self!r}: {error}", todo="correct the schedule's settings"
+            ) from error
         return made
 
     def __repr__(self) -> str:
@@ -118,7 +127,9 @@ def optimizer(name: str, **settings: Any) -> OptimizerSpec:
     _check_settings(
         getattr(torch.optim, name), settings, skip={"params", "differentiable"}, extra={"schedule", "every"}
     )
-    return OptimizerSpec(name, tuple(sorted(settings.items())), schedule, every)
+    spec = OptimizerSpec(name, tuple(sorted(settings.items())), schedule, every)
+    _try(spec)
+    return spec
 
 
 def lr_schedule(name: str, **settings: Any) -> ScheduleSpec:
@@ -130,7 +141,9 @@ def lr_schedule(name: str, **settings: Any) -> ScheduleSpec:
     known = _names(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
     _refuse(name, known)
     _check_settings(getattr(torch.optim.lr_scheduler, name), settings, skip={"optimizer"}, extra=set())
-    return ScheduleSpec(name, tuple(sorted(settings.items())))
+    spec = ScheduleSpec(name, tuple(sorted(settings.items())))
+    _try(OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9)), spec))
+    return spec
 
 
 def __getattr__(name: str) -> Any:  # an OptimizerSpec or a ScheduleSpec, by the name asked for
@@ -161,6 +174,15 @@ def _refuse(name: str, known: list[str]) -> None:
 
 def _check_settings(cls: type, settings: dict[str, Any], *, skip: set[str], extra: set[str]) -> None:
     known = (set(inspect.signature(cls).parameters) - skip) | extra
-    for name in settings:
+    for name, value in settings.items():
         if name not in known:
             raise StudyError(f"{cls.__name__} has no setting {name!r}", todo=nearest(name, known))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise StudyError(f"{cls.__name__} needs numbers", got=f"{name}={value}")
+
+
+def _try(spec: OptimizerSpec) -> None:
+    """Build it once for a parameter of no meaning, so that wrong settings are found where they are written."""
+    built = spec.build([nn.Parameter(torch.zeros(1, 1))])
+    if spec.schedule is not None:
+        spec.schedule.build(built)
