@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,6 @@ def save_half(
     folder: Path, graph: SplitGraph, party: str, segments: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
     """Write a party's segments to ``folder/<segment>.safetensors``, with the names the uncut model uses noted."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, weights in segments.items():
         metadata = {"segment": name, "party": party, "configuration": graph.name, "graph": graph.digest}
         _write(folder / f"{name}.safetensors", weights, metadata)
@@ -56,7 +56,6 @@ def save_joined(path: Path, graph: SplitGraph, weights: Mapping[str, Mapping[str
     for segment, state in weights.items():
         origin = graph.segments[segment].origin
         joined.update({origin.get(name, f"{segment}.{name}"): tensor for name, tensor in state.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, joined, {"configuration": graph.name, "graph": graph.digest})
     return path
 
@@ -65,10 +64,12 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     """Write beside, then put in place, so that a full disk leaves what was there."""
     new = path.with_suffix(".new")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, new, metadata=metadata)
         new.replace(path)
     except (OSError, SafetensorError) as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink()
         raise StudyError(
             f"cannot write {path}: {error}", todo="make room on the disk, or choose another folder"
         ) from error
