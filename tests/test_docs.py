@@ -1,14 +1,16 @@
 """What the public texts say is so: programs run, output is what it is said to be, links lead somewhere.
 
 Each page's Python blocks run in order, in one namespace, in a folder with the digits study. A ``text`` or
-``mermaid`` block that comes next shows what it prints; ``…`` stands for anything, in a line or, alone, for several lines.
+``mermaid`` block that comes next shows what it prints; ``…`` stands for anything, in a line or, alone, for
+several lines.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import io
+import json
 import re
 import shutil
 import tomllib
@@ -63,7 +65,9 @@ def same(shown: str, printed: str) -> bool:
         r"(?:.*\n)*?.*" if line.strip() == "…" else ".*".join(map(re.escape, line.rstrip().split("…")))
         for line in shown.strip().splitlines()
     )
-    return re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed.strip().splitlines())) is not None
+    return (
+        re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed.strip().splitlines())) is not None
+    )
 
 
 def test_an_ellipsis_stands_for_anything_and_nothing_else_does():
@@ -75,9 +79,9 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does():
 def test_programs_run_and_print_what_is_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(ROOT / "examples" / "digits", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "page"}
+    namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page, "python"):
-        code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+        code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code, namespace)
         if block.shown is not None:
@@ -108,7 +112,9 @@ def test_commands_exist_and_print_what_is_shown(page: Path, tmp_path: Path, monk
         for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
             words = command.split("#")[0].split()
             if words[0] == "make":
-                assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words[1:] if "=" not in word)
+                assert all(
+                    re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words[1:] if "=" not in word
+                )
             if words[0] == "cutlayer":
                 _check_command(words[1:], shown)
 
@@ -146,10 +152,9 @@ def _headings(page: Path) -> set[str]:
 
 def _resolve(name: str) -> None:
     """Find ``cl.data.npz`` or ``cutlayer.graph.cutting.candidates``; raise where there is no such thing."""
-    first, *rest = name.split(".")
     found: object = cutlayer
     path = "cutlayer"
-    for word in rest:
+    for word in name.split(".")[1:]:
         path += f".{word}"
         found = getattr(found, word) if hasattr(found, word) else importlib.import_module(path)
 
@@ -185,3 +190,21 @@ def test_pictures_are_what_the_package_draws():
     assert drawings.keys() == {path.stem for path in (ROOT / "docs" / "img").glob("*.svg")}
     for name, svg in drawings.items():
         assert (ROOT / "docs" / "img" / f"{name}.svg").read_text() == svg, "run python docs/img/draw.py"
+
+
+def test_figures_are_those_that_were_measured():
+    rows = re.findall(r"^\| ([^|]+) \| (\.\d+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    measured = ROOT / "benchmarks" / "results" / "nhanes_auc.json"
+    if not measured.exists():
+        pytest.skip("not measured here yet: python benchmarks/run.py")
+    known = {f"{number:.3f}".removeprefix("0") for number in _numbers(json.loads(measured.read_text()))}
+    assert [row for row in rows if row[1] not in known] == []
+
+
+def _numbers(value: object) -> list[float]:
+    """Return all numbers in a result file, however deep."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return [number for part in inner for number in _numbers(part)]
+    return [float(value)] if isinstance(value, int | float) else []
