@@ -44,3 +44,13 @@ def test_brackets_are_text():
     assert "[bold]no markup[/bold] [/]" in shown(
         [*events(), Noted(subject="s", text="[bold]no markup[/bold] [/]")]
     )
+
+
+def test_in_80_columns_no_word_is_broken():
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary(events()))
+    text = console.export_text()
+    lines = text.splitlines()
+    for word in ("training", "evaluation", "activation", "gradient", "hand-over"):
+        assert sum(word in line.split() for line in lines) >= 2
+    assert " KB" in text and max(map(len, lines)) <= 80

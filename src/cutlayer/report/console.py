@@ -1,7 +1,8 @@
-"""A run's key tables for the terminal."""
+"""A run's key tables for the terminal, in 80 columns: exact counts are in the run's tables and its report."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich import box
@@ -11,12 +12,15 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..metering.events import Event, Noted
-from ..metering.table import Table, shown
+from ..metering.table import Cell, Table, human_bytes, human_flops, shown
 from ..metering.tables import finished, tables
 
 __all__ = ["summary"]
 
 SHOWN_EPOCHS = 6
+_TOO_MUCH = ("frames", "tensor bytes", "overhead (%)")
+_WORD = 20  # letters in a cell that is never broken
+_UNIT = re.compile(r" \((frame )?bytes( sent)?\)| \(FLOP\)")
 
 
 def summary(events: Sequence[Event]) -> RenderableType:
@@ -26,7 +30,7 @@ def summary(events: Sequence[Event]) -> RenderableType:
     parts += [_card(event) for event in events if isinstance(event, Noted)]
     for name in ("metrics", "traffic", "parties", "compute", "parameters"):
         if found[name].rows:
-            parts.append(_table(_ending(found[name]) if name == "metrics" else found[name]))
+            parts.append(_table(_ending(found[name]) if name == "metrics" else _narrow(found[name])))
     return Group(*parts)
 
 
@@ -57,14 +61,41 @@ def _ending(table: Table) -> Table:
     return Table(title=title, columns=table.columns, rows=rows, note=table.note)
 
 
+def _narrow(table: Table) -> Table:
+    """Leave out the columns that only the report has room for, and what the note says of them."""
+    kept = [i for i, name in enumerate(table.columns) if name not in _TOO_MUCH]
+    note = table.note if len(kept) == len(table.columns) else table.note.partition(" Overhead: ")[0]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return Table(title=table.title, columns=tuple(table.columns[i] for i in kept), rows=rows, note=note)
+
+
 def _table(table: Table) -> RichTable:
     caption = Text(table.note, style="dim") if table.note else None
     rich = RichTable(
         title=Text(table.title, style="bold"), caption=caption, box=box.SIMPLE_HEAD, title_justify="left",
-        caption_justify="left",
+        caption_justify="left", collapse_padding=True, pad_edge=False,
     )  # fmt: skip
+    rows = [
+        [_readable(*it) for it in zip(table.columns, row, cells, strict=True)]
+        for row, cells in zip(table.rows, table.cells(), strict=True)
+    ]
     for index, name in enumerate(table.columns):
-        rich.add_column(Text(name), justify="right" if table.is_number(index) else "left", overflow="fold")
-    for row in table.cells():
+        longest = max((row[index] for row in rows), key=len, default="")
+        number = table.is_number(index)
+        header = _UNIT.sub("", name)
+        rich.add_column(
+            Text(header.replace(" ", "\n") if number else header), justify="right" if number else "left",
+            overflow="fold", no_wrap=number or (" " not in longest and len(longest) <= _WORD),
+        )  # fmt: skip
+    for row in rows:
         rich.add_row(*map(Text, row))
     return rich
+
+
+def _readable(column: str, cell: Cell, text: str) -> str:
+    """Return bytes and FLOPs in units that people know, everything else as ``text``, in few words."""
+    if not isinstance(cell, int | float):
+        return text.removeprefix("hand-over of ")
+    if "bytes" in column:
+        return human_bytes(cell)
+    return human_flops(cell) if "FLOP" in column else text
