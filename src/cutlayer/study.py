@@ -202,8 +202,8 @@ class Study:
         """Train the uncut network by a plain loop on the pooled data, in the same order, and return it."""
         cohorts = Cohorts(self.graph, holdings)
         calendar = self._calendar(cohorts)
-        twin = CentralTwin(self.graph, holdings, cohorts, calendar, self.optimizers, self.seed)
-        with torch.random.fork_rng(devices=[]):
+        twin = CentralTwin(self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.device)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             for epoch in range(self.epochs if epochs is None else epochs):
                 twin.train_epoch(batches_of(self.schedule, self.graph, calendar, epoch))
         return Twin(twin, tuple(self.metrics))

@@ -35,6 +35,7 @@ class CentralTwin:
         cohorts: The turns' common rows.
         calendar: Which rows when.
         optimizers: By segment.
+        device: Where it trains.
         seed: The study's seed: each segment's dropout draws from the stream of its name and step.
     """
 
@@ -46,10 +47,11 @@ class CentralTwin:
         calendar: Calendar,
         optimizers: Mapping[str, OptimizerSpec],
         seed: int,
+        device: str = "cpu",
     ) -> None:
         self.graph, self.calendar, self.seed = graph, calendar, seed
-        self.network = copy.deepcopy(Joined(graph))
-        self._pile = _Pile(graph, holdings, cohorts)
+        self.network = copy.deepcopy(Joined(graph)).to(device)
+        self._pile = _Pile(graph, holdings, cohorts, device)
         self._optimizers, self._schedules = _build(self.network, optimizers)
         self._every_step = {name: spec.every == "step" for name, spec in optimizers.items()}
         self._step = 0
@@ -139,6 +141,7 @@ class _Pile:
     graph: SplitGraph
     holdings: Holdings
     cohorts: Cohorts
+    device: str
 
     def rows(self, batch: Batch, calendar: Calendar) -> dict[str, dict[str, Tensor]]:
         """Return ``{role: {field: rows}}`` of a batch."""
@@ -147,7 +150,8 @@ class _Pile:
         found = {}
         for role in data_roles(self.graph):
             records: Records = self.holdings.party(turn[role]).splits[batch.split]
-            found[role] = records.batch(records.rows_of(ids))
+            rows = records.batch(records.rows_of(ids))
+            found[role] = {name: tensor.to(self.device) for name, tensor in rows.items()}
         return found
 
 
