@@ -9,10 +9,7 @@ def drawings() -> dict[str, str]:
     """Return the SVG drawings by name."""
     clinics = cl.data.digits().split_rows(5)
     model = cl.networks.mlp((64, 64, 32, 10))
-    return {
-        "u_shaped": cl.u_shaped(model, ("activation1", "activation2"), clients=clinics).svg(),
-        "vanilla": cl.vanilla(model, "activation1", clients=clinics).svg(),
-    }
+    return {"u_shaped": cl.u_shaped(model, ("activation1", "activation2"), clients=clinics).svg()}
 
 
 if __name__ == "__main__":
