@@ -195,7 +195,8 @@ class _Page:
         return [
             f"The state of {names}, {way} {self.role.name}, at the end of a turn: weights and buffers "
             f"({amount}) and the optimizer's memory (with plain SGD nothing, with momentum one number "
-            "a parameter, with Adam two). It is sealed: whoever passes it on cannot open it."
+            "a parameter, with Adam two). Whoever passes it on does so unopened; how well it is sealed depends "
+            "on the parties' keys, which a simulation has not."
         ]
 
     def _weights(self) -> str:

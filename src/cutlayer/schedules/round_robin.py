@@ -21,7 +21,7 @@ class RoundRobin:
 
     Attributes:
         handover: ``"peer"``: the state goes straight to the next client; ``"server"``: sealed, through
-            the server, which cannot open it.
+            the server, which passes it on unopened.
         turn: Batches in a turn; 0 means an epoch of the client's own data.
     """
 
