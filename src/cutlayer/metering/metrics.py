@@ -26,13 +26,22 @@ KNOWN = tuple(dict.fromkeys(name for names in METRICS.values() for name in names
 HIGHER_IS_BETTER = {"accuracy", "auc", "f1", "r2"}
 
 
+_YES_OR_NO = nn.BCEWithLogitsLoss | nn.BCELoss
+_CLASSES = nn.CrossEntropyLoss | nn.NLLLoss
+_NUMBERS = nn.MSELoss | nn.L1Loss | nn.SmoothL1Loss | nn.HuberLoss
+
+
 def task_of(loss: Loss, prediction: Tensor, label: Tensor) -> Task:
-    """Return what kind of task a loss trains: by the loss, and for losses of one's own by the label's dtype."""
-    if isinstance(loss.function, nn.BCEWithLogitsLoss | nn.BCELoss):
+    """Return what kind of task a loss trains: by the loss, and for losses of one's own by shape and dtype.
+
+    Whole-number labels against several outputs are classes; anything else is a regression.
+    """
+    if isinstance(loss.function, _YES_OR_NO):
         return "binary"
-    if isinstance(loss.function, nn.CrossEntropyLoss | nn.NLLLoss):
+    several = prediction.ndim >= 2 and prediction.shape[1] > 1 and not label.is_floating_point()
+    if isinstance(loss.function, _CLASSES) or (several and not isinstance(loss.function, _NUMBERS)):
         return "binary" if prediction.ndim == 2 and prediction.shape[1] == 2 else "multiclass"
-    return "regression" if label.dtype.is_floating_point else "multiclass"
+    return "regression"
 
 
 def measure(loss: Loss, prediction: Tensor, label: Tensor, names: Sequence[str] = ()) -> dict[str, float]:
@@ -82,25 +91,32 @@ def _regression(guess: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 def _classification(loss: Loss, task: Task, prediction: Tensor, truth: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score
 
-    if isinstance(loss.function, nn.BCEWithLogitsLoss | nn.BCELoss):
+    plain = truth.ndim == 1  # pixels have no AUC: there are too many to sort
+    if isinstance(loss.function, _YES_OR_NO):
         threshold = 0.0 if isinstance(loss.function, nn.BCEWithLogitsLoss) else 0.5
-        score = prediction.reshape(len(truth)).numpy()
+        score = prediction.reshape(-1).numpy()
         guess, truth = (score > threshold).astype(np.int64), truth.reshape(-1).astype(np.int64)
     else:
-        chance = (
-            prediction.softmax(dim=1).numpy()
-            if isinstance(loss.function, nn.CrossEntropyLoss)
-            else prediction.exp().numpy()
-        )
-        score = chance[:, 1] if task == "binary" else chance
+        prediction, truth = _by_class(loss, prediction, truth)
+        chance = prediction.exp() if isinstance(loss.function, nn.NLLLoss) else prediction.softmax(dim=1)
+        score = (chance[:, 1] if task == "binary" else chance).numpy()
         guess = prediction.argmax(dim=1).numpy()
     average = "binary" if task == "binary" else "macro"
     found = {
-        "accuracy": float(accuracy_score(truth.reshape(-1), guess.reshape(-1))),
-        "f1": float(f1_score(truth.reshape(-1), guess.reshape(-1), average=average, zero_division=0.0)),
+        "accuracy": float(accuracy_score(truth, guess)),
+        "f1": float(f1_score(truth, guess, average=average, zero_division=0.0)),
     }
-    auc = _auc(task, score, truth) if truth.ndim == 1 else None
+    auc = _auc(task, score, truth) if plain else None
     return found if auc is None else found | {"auc": auc}
+
+
+def _by_class(loss: Loss, prediction: Tensor, truth: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Return predictions [M, classes] and classes [M], without what the loss ignores; pixels count one by one."""
+    if truth.shape == tuple(prediction.shape) and truth.dtype.kind == "f":  # a chance for each class
+        truth = truth.argmax(axis=1)
+    rows, classes = prediction.movedim(1, -1).reshape(-1, prediction.shape[1]), truth.reshape(-1)
+    counts = classes != getattr(loss.function, "ignore_index", -100)
+    return rows[torch.from_numpy(counts)], classes[counts]
 
 
 def _auc(task: Task, score: np.ndarray, truth: np.ndarray) -> float | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import LogError
@@ -50,14 +52,16 @@ class RunLog:
     def write(self, event: Event) -> None:
         """Note ``event``; what was noted before stays whole if this fails."""
         self.events.append(event)
-        if self._file is None:
+        if self.folder is None:
             return
+        path = self.folder / LOG_NAME
         try:
-            self._file.write(encode_event(event) + "\n")
-            self._file.flush()
+            with nullcontext(self._file) if self._file else path.open("a", encoding="utf-8") as file:
+                file.write(encode_event(event) + "\n")
+                file.flush()
         except OSError as error:
             raise LogError(
-                f"cannot write {self._file.name}: {error.strerror}",
+                f"cannot write {path}: {error.strerror}",
                 todo="make room on the disk; everything noted before is kept, and the run can be resumed",
             ) from error
 
@@ -78,11 +82,12 @@ class RunLog:
         try:
             lines = Path(self._file.name).read_bytes().split(b"\n")
             self._file.truncate(sum(len(line) + 1 for line in lines[: later[0]]))
+            self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise LogError(f"cannot shorten {self._file.name}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; whatever is noted later opens it again for that."""
         if self._file is not None:
             file, self._file = self._file, None
             try:
