@@ -17,6 +17,7 @@ from .graph.split_graph import SplitGraph
 from .metering.events import Event, Noted
 from .metering.run_log import RunLog
 from .runtime.central import CentralTwin
+from .runtime.halves import load_half, save_half, save_joined
 from .runtime.simulate import Simulation
 from .schedules.steps import data_roles
 
@@ -108,13 +109,7 @@ class Run:
 
     def note(self, event: Event) -> None:
         """Add an event to the run's log."""
-        if self._log.folder is None:
-            self._log.events.append(event)
-            return
-        log = RunLog(self._log.folder, append=True)
-        log.write(event)
-        log.close()
-        self._log.events = log.events
+        self._log.write(event)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Tensor | dict[str, Tensor]:
         """Return what the joined network predicts, each party running its own part over the same cuts.
@@ -135,24 +130,22 @@ class Run:
 
     def save(self, folder: str | Path) -> Path:
         """Write each party's own half to ``folder/<party>/<segment>.safetensors``; halves are never joined here."""
-        from .runtime.halves import save_half
-
         for name in self.graph.order:
             party = self._simulation.holder(name)
             save_half(Path(folder) / party.name, self.graph, party.name, {name: party.live[name].weights()})
         return Path(folder)
 
     def load(self, folder: str | Path) -> None:
-        """Take up the halves that :meth:`save` wrote."""
-        from .runtime.halves import load_half
+        """Take up the halves that :meth:`save` wrote.
 
+        Raises:
+            StudyError: A half is missing, damaged, or of another graph.
+        """
         for name in self.graph.order:
-            party = self._simulation.holder(name)
-            weights = load_half(Path(folder) / party.name, self.graph, party.name, name)
-            live = party.live[name]
-            state = live.state()
-            state.update({f"weight/{key}": tensor for key, tensor in weights.items()})
-            live.restore(state)
+            parties = self.graph.roles[self.graph.segments[name].role].parties
+            saved = [p for p in parties if (Path(folder) / p / f"{name}.safetensors").is_file()]
+            party = saved[0] if saved else parties[0]
+            self._simulation.adopt(party, name, load_half(Path(folder) / party, self.graph, party, name))
 
     def export(self, path: str | Path, *, consent: Sequence[str]) -> Path:
         """Write the joined network as one safetensors file, only if every party agrees.
@@ -171,8 +164,6 @@ class Run:
                 got=f"no consent of {', '.join(missing)}",
                 todo="ask them, or save each party's own half with save()",
             )
-        from .runtime.halves import save_joined
-
         return save_joined(Path(path), self.graph, self.weights())
 
     def plot(self, folder: str | Path | None = None) -> list[Path]:

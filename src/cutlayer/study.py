@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import platform
@@ -179,13 +180,10 @@ class Study:
         """
         if resume and out is None:
             raise StudyError("resume needs the folder of the run to go on with", todo="give out=")
-        if resume and self.early_stopping is not None:
-            raise StudyError(
-                "a run with early stopping cannot be resumed", todo="start it anew in another folder"
-            )
         cohorts = Cohorts(self.graph, holdings)
         self._check_data(holdings, cohorts)
         calendar = self._calendar(cohorts)
+        self._prove(calendar)
         began = self._beginning(holdings)
         log = RunLog(Path(out) if out is not None else None, append=resume)
         try:
@@ -197,6 +195,19 @@ class Study:
         finally:
             log.close()
         return Run(simulation, log)
+
+    def load(self, folder: str | Path) -> Run:
+        """Return the trained network, from the halves that :meth:`cutlayer.Run.save` wrote, ready to predict.
+
+        Raises:
+            StudyError: A half is missing, damaged, or of another graph.
+        """
+        calendar = Calendar([{} for _ in self.graph.turns], self.batch_size, self.seed)
+        settings = dataclasses.replace(self._settings(), early_stopping=None)
+        log = RunLog()
+        run = Run(Simulation(self.graph, None, self.schedule, calendar, None, settings, log), log)
+        run.load(folder)
+        return run
 
     def central(self, holdings: Holdings, *, epochs: int | None = None) -> Twin:
         """Train the uncut network by a plain loop on the pooled data, in the same order, and return it."""
@@ -210,6 +221,16 @@ class Study:
 
     def _calendar(self, cohorts: Cohorts) -> Calendar:
         return Calendar(cohorts.rows, self.batch_size, self.seed, self.drop_last, self.shuffle)
+
+    def _prove(self, calendar: Calendar) -> None:
+        """Check the schedule's program, in miniature: two epochs of at most two batches a turn."""
+        few = {"train": 2 * self.batch_size, "valid": 1, "test": 1}
+        rows = [
+            {split: min(count, few.get(split, 1)) for split, count in turn.items()} for turn in calendar.rows
+        ]
+        small = Calendar(rows, self.batch_size, self.seed, self.drop_last, self.shuffle)
+        splits = tuple(s for s in self.evaluate if any(turn.get(s) for turn in rows))
+        check(program_of(self.schedule, self.graph, small, 2, splits), self.graph)
 
     def _settings(self) -> Settings:
         return Settings(

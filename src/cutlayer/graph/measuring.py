@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import CutError
+from .flops import flop_counter
 from .strides import Strides
 from .tracing import Trace, is_free
 
@@ -111,7 +111,7 @@ class _Meter(fx.Interpreter):
     def __init__(self, model: nn.Module, graph: fx.Graph, measured: Measured) -> None:
         super().__init__(model, graph=graph)
         self.measured = measured
-        self.counter = FlopCounterMode(display=False)
+        self.counter = flop_counter()
         self.returns: dict[fx.Node, fx.Node] = {}
 
     def run_node(self, n: fx.Node) -> Any:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
-from torch.utils.flop_counter import FlopCounterMode
-
+from ..graph.flops import flop_counter
 from ..wire import Kind
 from .events import Computed, Event, Traffic, Worked
 
@@ -68,7 +67,7 @@ class Meter:
 @contextmanager
 def counting(known: dict[Hashable, int], shapes: Hashable, count: list[int]) -> Iterator[None]:
     """Count the FLOPs of the work done inside by PyTorch's own counter, and remember them for inputs of ``shapes``."""
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         yield
     known[shapes] = counter.get_total_flops()
     count[1] += known[shapes]

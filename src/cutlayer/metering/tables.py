@@ -21,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 SHOWN_PARTIES = 8
-PHASES = ("training", "evaluation", "hand-over")
+PHASES = ("training", "evaluation", "hand-over", "prediction")
 
 Kind = TypeVar("Kind", bound=Event)
 Row = tuple[Cell, ...]
@@ -163,6 +163,8 @@ def _overhead(frame_bytes: int, tensor_bytes: int) -> float | None:
 def parties(events: Sequence[Event], *, every_party: bool = False) -> Table:
     """Return what left each party and what came in, in frame bytes by phase."""
     crowds, sums = _Crowds(events, every_party), _Sums()
+    predicted = any(e.phase == "prediction" for e in _all(events, Traffic))
+    phases = PHASES if predicted else PHASES[:-1]
     for party in crowds.roles:
         sums.add((crowds.name(party),), party, 0)
     for e in _all(events, Traffic):
@@ -172,9 +174,9 @@ def parties(events: Sequence[Event], *, every_party: bool = False) -> Table:
     rows: list[Row] = []
     for key in sorted(sums.totals, key=lambda key: crowds.order(key[0])):
         total = sums.totals[key]
-        sent = [total[f"sent {phase}"] for phase in PHASES]
+        sent = [total[f"sent {phase}"] for phase in phases]
         rows.append((*key, *sent, total["sent"], total["received"], sums.most(key)))
-    columns = ("party", *(f"sent in {phase} (bytes)" for phase in PHASES), "sent (bytes)", "received (bytes)")
+    columns = ("party", *(f"sent in {phase} (bytes)" for phase in phases), "sent (bytes)", "received (bytes)")
     note = "Whole frames, counted where they are made."
     return _table("Traffic by party", columns, rows, "bytes sent", note)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data import Holdings
 from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
-from ..metering.events import Ended, EpochEnded, Placed
+from ..metering.events import Computed, Ended, EpochEnded, Placed, Traffic
 from ..metering.meter import Meter
 from ..metering.run_log import RunLog
 from ..schedules.actions import Op
@@ -33,7 +33,7 @@ from .live import State, Workshop
 from .optim import OptimizerSpec
 from .party import Circumstances, LocalParty
 from .performing import Performer
-from .snapshots import Snapshots
+from .snapshots import Snapshot, Snapshots
 from .stopping import EarlyStopping, Judge
 
 __all__ = ["Progress", "Settings", "Simulation"]
@@ -79,10 +79,10 @@ class Simulation:
 
     Args:
         graph: What is split.
-        holdings: Who holds what.
+        holdings: Who holds what; None for a network that is only used.
         schedule: Writes the program.
         calendar: Which rows when; made by :meth:`calendar_for`.
-        cohorts: The turns' common rows.
+        cohorts: The turns' common rows; None for a network that is only used.
         settings: The rest.
         log: Where events go.
         on_progress: Called every now and then (at most ten times a second) with the progress.
@@ -91,10 +91,10 @@ class Simulation:
     def __init__(
         self,
         graph: SplitGraph,
-        holdings: Holdings,
+        holdings: Holdings | None,
         schedule: Schedule,
         calendar: Calendar,
-        cohorts: Cohorts,
+        cohorts: Cohorts | None,
         settings: Settings,
         log: RunLog,
         on_progress: Callable[[Progress], None] | None = None,
@@ -128,25 +128,27 @@ class Simulation:
             on_loss=self._loss,
             judge=judge,
         )
-        self.parties = self._place(holdings, cohorts)
+        self.parties = self._place(holdings, cohorts, self.shared)
         self.performer = Performer(self.parties, self.meter)
         self.snapshots = Snapshots(log.folder)
         if not any(isinstance(event, Placed) for event in log.events):
             self._note_places()
 
-    def _place(self, holdings: Holdings, cohorts: Cohorts) -> dict[str, LocalParty]:
+    def _place(
+        self, holdings: Holdings | None, cohorts: Cohorts | None, shared: Circumstances
+    ) -> dict[str, LocalParty]:
         names = [party.name for party in self.graph.parties]
         hub = MemoryHub(names)
-        data = {party.name: party.splits for party in holdings.parties}
+        data = {party.name: party.splits for party in holdings.parties} if holdings is not None else {}
         return {
             party.name: LocalParty(
                 party.name,
                 party.role,
-                self.shared,
+                shared,
                 hub.end(party.name),
                 PlainSeal(party=party.name),
                 data.get(party.name, {}),
-                cohorts.positions.get(party.name, {}),
+                cohorts.positions.get(party.name, {}) if cohorts is not None else {},
             )
             for party in self.graph.parties
         }
@@ -197,8 +199,20 @@ class Simulation:
         stop = self._verdict(epoch)
         for event in self.meter.drain(epoch):
             self.log.write(event)
-        self.snapshots.keep(epoch, {name: party.live for name, party in self.parties.items() if party.live})
+        self._keep(epoch)
         return stop
+
+    def _keep(self, epoch: int) -> None:
+        """Keep a snapshot of what each party has."""
+        if self.log.folder is None:
+            return
+        states = {
+            n: {s: live.state() for s, live in p.live.items()} for n, p in self.parties.items() if p.live
+        }
+        best = {name: party.best for name, party in self.parties.items() if party.best}
+        judge = self.shared.judge
+        memory = {**judge.memory(), "best_epoch": self.best_epoch} if judge is not None else {}
+        self.snapshots.keep(Snapshot(epoch=epoch, states=states, best=best, memory=memory))
 
     def _verdict(self, epoch: int) -> bool:
         stopping = self.settings.early_stopping
@@ -223,14 +237,19 @@ class Simulation:
 
     def resume(self) -> int:
         """Load the last snapshot that all parties have; return the epoch to go on with."""
-        epoch, states = self.snapshots.last()
-        self.log.rewind(epoch)
-        for party, segments in states.items():
+        snapshot = self.snapshots.last()
+        self.log.rewind(snapshot.epoch)
+        if self.shared.judge is not None and snapshot.memory:
+            self.shared.judge.remember(snapshot.memory)
+            self.best_epoch = int(snapshot.memory["best_epoch"])
+        for party, best in snapshot.best.items():
+            self.parties[party].best = {name: dict(state) for name, state in best.items()}
+        for party, segments in snapshot.states.items():
             for name, state in segments.items():
                 live = self.shared.workshop.blank(name)
                 live.restore(state)
                 self.parties[party].live[name] = live
-        return epoch + 1
+        return snapshot.epoch + 1
 
     # What came out
 
@@ -248,6 +267,13 @@ class Simulation:
         first.live[segment] = self.shared.workshop.fresh(segment)
         return first
 
+    def adopt(self, party: str, segment: str, weights: State) -> None:
+        """Give ``party`` the segment with these weights, and nobody else."""
+        for other in self.graph.roles[self.graph.segments[segment].role].parties:
+            self.parties[other].live.pop(segment, None)
+        live = self.parties[party].live[segment] = self.shared.workshop.fresh(segment)
+        live.restore({**live.state(), **{f"weight/{name}": tensor for name, tensor in weights.items()}})
+
     def predict(self, holdings: Holdings, split: str, batch_size: int = 256) -> dict[str, dict[str, Tensor]]:
         """Return what each loss's segment predicts, by party that computes it, for the rows of ``split``.
 
@@ -257,19 +283,18 @@ class Simulation:
         index = next(i for i, turn in enumerate(self.graph.turns) if all(turn[r] == p for r, p in holders))
         cohorts = Cohorts(self.graph, holdings, labels=False)
         calendar = Calendar(cohorts.rows, 1, evaluation_batch_size=batch_size)
-        shared = self.shared
-        try:
-            self.shared = _with_calendar(shared, calendar)
-            parties = self._place(holdings, cohorts)
-            for name, party in parties.items():
-                party.live = self.parties[name].live
-            batches = [Batch(split, index, 0, number) for number in range(calendar.batches(index, split))]
-            with _own_randomness():
-                Performer(parties, self.shared.meter).perform(
-                    prediction_step(self.graph, index, batch.number, batch) for batch in batches
-                )
-        finally:
-            self.shared = shared
+        shared = dataclasses.replace(self.shared, calendar=calendar, judge=None, meter=Meter())
+        parties = self._place(holdings, cohorts, shared)
+        for name, party in parties.items():
+            party.live = self.parties[name].live
+        batches = [Batch(split, index, 0, number) for number in range(calendar.batches(index, split))]
+        with _own_randomness():
+            Performer(parties, shared.meter).perform(
+                prediction_step(self.graph, index, batch.number, batch) for batch in batches
+            )
+        for event in shared.meter.drain(-1):
+            if isinstance(event, Traffic | Computed):
+                self.log.write(dataclasses.replace(event, phase="prediction"))
         return {
             name: {loss: take_scores(party, loss)[0] for loss in list(party.scored)}
             for name, party in parties.items()
@@ -336,10 +361,6 @@ def _own_randomness() -> Iterator[None]:
     """Leave PyTorch's global random state as it was found."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         yield
-
-
-def _with_calendar(shared: Circumstances, calendar: Calendar) -> Circumstances:
-    return dataclasses.replace(shared, calendar=calendar, judge=None, meter=Meter())
 
 
 def batches_of(schedule: Schedule, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Batch]:

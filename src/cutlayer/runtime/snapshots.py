@@ -6,18 +6,37 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import LogError
-from .live import LiveSegment, State
+from .live import State
 
-__all__ = ["Snapshots"]
+__all__ = ["Snapshot", "Snapshots"]
 
 _DONE = "snapshot.json"
 _SUFFIX = ".safetensors"
+_BEST = ".best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What is kept of all parties after an epoch.
+
+    Attributes:
+        epoch: The epoch that was done; -1 where there is no snapshot.
+        states: By party, the state of each segment it has now.
+        best: By party, the state of each segment as of the best epoch, with early stopping.
+        memory: Numbers to go on with: the judge's, and which epoch was the best.
+    """
+
+    epoch: int = -1
+    states: Mapping[str, Mapping[str, State]] = field(default_factory=dict)
+    best: Mapping[str, Mapping[str, State]] = field(default_factory=dict)
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 class Snapshots:
@@ -33,8 +52,8 @@ class Snapshots:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def keep(self, epoch: int, live: Mapping[str, Mapping[str, LiveSegment]]) -> None:
-        """Write what each party holds after ``epoch``.
+    def keep(self, snapshot: Snapshot) -> None:
+        """Write ``snapshot``.
 
         Raises:
             LogError: The disk is full or not writable; the snapshot before is still whole.
@@ -44,13 +63,10 @@ class Snapshots:
         new, last, old = (self.folder / name for name in ("snapshot.new", "snapshot", "snapshot.old"))
         try:
             shutil.rmtree(new, ignore_errors=True)
-            for party, segments in live.items():
-                for name, segment in segments.items():
-                    path = new / party / f"{name}{_SUFFIX}"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    save_file({k: t.detach().cpu().clone() for k, t in segment.state().items()}, path)
-            new.mkdir(parents=True, exist_ok=True)
-            (new / _DONE).write_text(json.dumps({"epoch": epoch, "files": _files(new)}))
+            _write(new, snapshot.states, _SUFFIX)
+            _write(new, snapshot.best, _BEST)
+            noted = {"epoch": snapshot.epoch, "memory": dict(snapshot.memory), "files": _files(new)}
+            (new / _DONE).write_text(json.dumps(noted))
             shutil.rmtree(old, ignore_errors=True)
             if last.exists():
                 os.replace(last, old)
@@ -58,12 +74,12 @@ class Snapshots:
             shutil.rmtree(old, ignore_errors=True)
         except (OSError, SafetensorError) as error:
             raise LogError(
-                f"cannot write the snapshot of epoch {epoch} to {new}: {error}",
+                f"cannot write the snapshot of epoch {snapshot.epoch} to {new}: {error}",
                 todo="make room on the disk and resume; the snapshot before is whole",
             ) from error
 
-    def last(self) -> tuple[int, dict[str, dict[str, State]]]:
-        """Return the epoch of the last whole snapshot and each party's segments in it; epoch -1 where there is none.
+    def last(self) -> Snapshot:
+        """Return the last whole snapshot.
 
         Raises:
             LogError: It was damaged.
@@ -74,20 +90,31 @@ class Snapshots:
                 continue
             try:
                 noted = json.loads((path / _DONE).read_text())
-                epoch, files = int(noted["epoch"]), _files(path)
+                files = _files(path)
                 if files != noted["files"]:
                     raise ValueError(f"it holds {len(files)} of {len(noted['files'])} files")
                 states: dict[str, dict[str, State]] = {}
+                best: dict[str, dict[str, State]] = {}
                 for file in files:
                     party, segment = file.removesuffix(_SUFFIX).split("/")
-                    states.setdefault(party, {})[segment] = load_file(path / file)
+                    kept = best if file.endswith(_BEST) else states
+                    kept.setdefault(party, {})[segment.removesuffix(".best")] = load_file(path / file)
+                return Snapshot(epoch=int(noted["epoch"]), states=states, best=best, memory=noted["memory"])
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 raise LogError(
                     f"the snapshot in {path} is damaged: {error}",
                     todo="delete that folder and start the run anew",
                 ) from error
-            return epoch, states
-        return -1, {}
+        return Snapshot()
+
+
+def _write(folder: Path, states: Mapping[str, Mapping[str, State]], suffix: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for party, segments in states.items():
+        for name, state in segments.items():
+            path = folder / party / f"{name}{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            save_file({key: tensor.detach().cpu().clone() for key, tensor in state.items()}, path)
 
 
 def _files(folder: Path) -> list[str]:

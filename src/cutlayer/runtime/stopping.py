@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import StudyError, nearest
@@ -66,6 +66,14 @@ class Judge:
         self.key = f"{settings.split}/{loss}"
         self.best = -math.inf
         self.waited = 0
+
+    def memory(self) -> dict[str, float]:
+        """Return what the judge remembers, as numbers."""
+        return {"best": self.best, "waited": self.waited}
+
+    def remember(self, memory: Mapping[str, float]) -> None:
+        """Take up what :meth:`memory` returned."""
+        self.best, self.waited = float(memory["best"]), int(memory["waited"])
 
     def decide(self, name: str, numbers: Sequence[tuple[int, float]]) -> Verdict:
         """Return the verdict on (rows, metric) of every label holder; they are averaged by rows."""
