@@ -14,6 +14,7 @@ import cutlayer as cl
 from cutlayer.data import Deal
 from cutlayer.errors import ConsentError, DataError, FrameError, StudyError
 from cutlayer.graph.split_graph import Joined
+from cutlayer.metering.events import Computed, Traffic
 
 NET = cl.networks.mlp((6, 8, 7, 3), dropout=0.2)
 X = torch.randn(11, 6, generator=torch.Generator().manual_seed(4))
@@ -108,12 +109,15 @@ def test_rows_unlike_those_trained_on_are_refused(vanilla):
         vanilla.predict(X[:0])
 
 
-def test_predicting_changes_and_counts_nothing(vanilla):
+def test_predicting_changes_nothing_and_is_noted_as_prediction(vanilla):
     weights, events = vanilla.weights(), len(vanilla.events)
     torch.manual_seed(3)
     state = torch.get_rng_state()
     vanilla.predict(X)
-    assert torch.equal(torch.get_rng_state(), state) and len(vanilla.events) == events
+    assert torch.equal(torch.get_rng_state(), state)
+    noted = vanilla.events[events:]
+    assert {(type(e), e.phase) for e in noted} == {(Traffic, "prediction"), (Computed, "prediction")}
+    assert [(e.cut, e.frames) for e in noted if isinstance(e, Traffic)] == [("head->server", 1)]
     assert all(torch.equal(t, weights[s][n]) for s, w in vanilla.weights().items() for n, t in w.items())
 
 
@@ -195,7 +199,7 @@ def test_halves_of_another_graph_or_damaged_ones_are_refused(vanilla, tmp_path):
         StudyError, match=r"client-2: .*head.safetensors belongs to another graph; got digest"
     ):
         vanilla.load(tmp_path / "other")
-    with pytest.raises(StudyError, match=r"client-2: cannot read .*head.safetensors: .*; check the folder"):
+    with pytest.raises(StudyError, match=r"client-0: cannot read .*head.safetensors: .*; check the folder"):
         vanilla.load(tmp_path / "nothing")
     vanilla.save(tmp_path / "own")
     file = tmp_path / "own" / "server" / "top.safetensors"
@@ -279,3 +283,14 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(vanilla, tmp_path):
     with pytest.raises(StudyError, match="cannot write"):
         vanilla.save(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_saved_network_predicts_without_being_trained_again(tmp_path):
+    people = pooled()[0].split_rows(3)
+    study = study_of(cl.vanilla(NET, "linear2", clients=people), epochs=1)
+    run = study.simulate(people)
+    expected = run.predict(X)
+    run.save(tmp_path)
+    assert torch.equal(study.load(tmp_path).predict(X), expected)
+    with pytest.raises(StudyError, match="check the folder given to save"):
+        study.load(tmp_path / "nowhere")

@@ -16,7 +16,7 @@ from cutlayer.errors import LogError, StudyError
 from cutlayer.metering.events import encode_event
 from cutlayer.metering.run_log import read_log
 from cutlayer.runtime.live import LiveSegment
-from cutlayer.runtime.snapshots import Snapshots
+from cutlayer.runtime.snapshots import Snapshot, Snapshots
 
 NET = cl.networks.mlp((6, 8, 7, 3), dropout=0.3)
 
@@ -141,9 +141,9 @@ def kept(folder, epochs=2):
 
 
 def test_each_party_has_a_folder_with_its_own_segments_only(tmp_path):
-    epoch, states = kept(tmp_path).last()
+    last = kept(tmp_path).last()
     files = {p.relative_to(tmp_path / "snapshot").as_posix() for p in (tmp_path / "snapshot").rglob("*.*")}
-    assert epoch == 1 and {party: list(segments) for party, segments in states.items()} == {
+    assert last.epoch == 1 and {party: list(segments) for party, segments in last.states.items()} == {
         "client-2": ["head"], "server": ["top"],
     }  # fmt: skip
     assert files == {"client-2/head.safetensors", "server/top.safetensors", "snapshot.json"}
@@ -152,21 +152,21 @@ def test_each_party_has_a_folder_with_its_own_segments_only(tmp_path):
 
 def test_without_a_folder_nothing_is_kept():
     snapshots = Snapshots(None)
-    snapshots.keep(0, {})
-    assert snapshots.last() == (-1, {})
+    snapshots.keep(Snapshot(epoch=0))
+    assert snapshots.last() == Snapshot(epoch=-1)
 
 
 def test_a_snapshot_that_is_not_complete_counts_for_nothing(tmp_path):
     snapshots = kept(tmp_path)
     shutil.copytree(tmp_path / "snapshot", tmp_path / "snapshot.new")
     (tmp_path / "snapshot.new" / "snapshot.json").unlink()
-    assert snapshots.last()[0] == 1
+    assert snapshots.last().epoch == 1
 
 
 def test_between_two_renames_the_old_one_counts(tmp_path):
     snapshots = kept(tmp_path)
     (tmp_path / "snapshot").rename(tmp_path / "snapshot.old")
-    assert snapshots.last()[0] == 1
+    assert snapshots.last().epoch == 1
     assert (
         study(epochs=2)
         .simulate(people(), out=tmp_path, resume=True)
@@ -214,19 +214,16 @@ def files_of_at_most(size):
 
 def test_a_full_disk_leaves_the_snapshot_before(tmp_path):
     snapshots = kept(tmp_path)
-    live = {
-        "server": {
-            "top": LiveSegment(study().graph.segments["top"], cl.optim.SGD(lr=0.1), torch.device("cpu"))
-        }
-    }
+    top = LiveSegment(study().graph.segments["top"], cl.optim.SGD(lr=0.1), torch.device("cpu"))
+    live = {"server": {"top": top.state()}}
     with (
         files_of_at_most(500),
         pytest.raises(LogError, match="cannot write the snapshot of epoch 7 to "),
     ):
-        snapshots.keep(7, live)
-    assert snapshots.last()[0] == 1
-    snapshots.keep(7, live)
-    assert snapshots.last()[0] == 7
+        snapshots.keep(Snapshot(epoch=7, states=live))
+    assert snapshots.last().epoch == 1
+    snapshots.keep(Snapshot(epoch=7, states=live))
+    assert snapshots.last().epoch == 7
 
 
 @dataclass(frozen=True, kw_only=True)

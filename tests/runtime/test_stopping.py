@@ -1,5 +1,7 @@
 """Early stopping: one label holder judges, everyone hears it, and the best epoch's weights are taken up again."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from small_studies import pooled, study_of
@@ -176,7 +178,32 @@ def test_a_metric_that_does_not_fit_the_task_is_refused_by_its_name():
         stopping_study(people, EarlyStopping(metric="rmse")).simulate(people)
 
 
-def test_a_run_that_may_stop_early_cannot_be_resumed(tmp_path):
+class PowerCut(Exception):
+    """Ends a run in the middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutOff(cl.RoundRobin):
+    """Round robin whose third epoch breaks off after three steps."""
+
+    def epoch(self, graph, calendar, epoch):
+        for number, item in enumerate(super().epoch(graph, calendar, epoch)):
+            if (epoch, number) == (2, 3):
+                raise PowerCut
+            yield item
+
+
+def test_a_run_that_may_stop_early_is_resumed_with_what_its_judge_remembers(tmp_path):
     people = with_validation()
-    with pytest.raises(StudyError, match="a run with early stopping cannot be resumed"):
-        stopping_study(people, EarlyStopping()).simulate(people, out=tmp_path, resume=True)
+    settings = EarlyStopping(patience=4)
+    whole = stopping_study(people, settings, batch_size=8).simulate(people)
+    ended = [e for e in whole.events if isinstance(e, Ended)][-1]
+    assert ended.epochs > 3, "the run must outlast the power cut"
+    with pytest.raises(PowerCut):
+        stopping_study(people, settings, batch_size=8, schedule=CutOff()).simulate(people, out=tmp_path)
+    resumed = stopping_study(people, settings, batch_size=8).simulate(people, out=tmp_path, resume=True)
+    again = [e for e in resumed.events if isinstance(e, Ended)][-1]
+    assert (again.epochs, again.best_epoch, again.reason) == (ended.epochs, ended.best_epoch, ended.reason)
+    for segment, weights in whole.weights().items():
+        for name, tensor in weights.items():
+            assert torch.equal(resumed.weights()[segment][name], tensor)

@@ -1,0 +1,414 @@
+"""Bad input: a clear error that names who, where and when; nothing wrong is sent, stepped on or kept."""
+
+import numpy as np
+import pytest
+import torch
+from small_studies import study_of
+from torch import nn
+
+import cutlayer as cl
+from cutlayer.data import Holdings, Records
+from cutlayer.errors import AlignmentError, DataError, FrameError, NumericsError, PeerTimeout, StudyError
+from cutlayer.metering.run_log import RunLog, read_log
+from cutlayer.runtime.cohorts import Cohorts
+from cutlayer.runtime.simulate import Settings, Simulation
+from cutlayer.schedules import Calendar
+from cutlayer.wire import Kind, Message, decode, encode
+
+CLIENTS = {"c0": "client", "c1": "client"}
+NET = cl.networks.mlp((6, 8, 7, 3))
+
+
+def records(rows=12, seed=0, first=0, **fields):
+    draw = torch.Generator().manual_seed(seed)
+    known = {"x": torch.randn(rows, 6, generator=draw), "y": torch.arange(rows) % 3} | fields
+    return Records(np.arange(first, first + rows), {name: t for name, t in known.items() if t is not None})
+
+
+def clients(**second):
+    """Two clients; the second one's splits are given."""
+    return Holdings.of({"c0": {"train": records()}, "c1": second}, CLIENTS)
+
+
+GOOD = clients(train=records(seed=1, first=20))
+GRAPH = cl.vanilla(NET, "linear1", clients=GOOD)
+
+
+def simulate(holdings, graph=GRAPH, **more):
+    out, more = more.pop("out", None), {"batch_size": 4} | more
+    return study_of(graph, **more).simulate(holdings, out=out)
+
+
+def spoilt(value, row=3):
+    x = records(seed=1).fields["x"].clone()
+    x[row, 2] = value
+    return x
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_none_in_the_data_are_traced_to_the_cut_they_came_over(value, tmp_path):
+    with pytest.raises(NumericsError) as caught:
+        simulate(clients(train=records(x=spoilt(value))), out=tmp_path, epochs=1)
+    error = caught.value
+    assert (error.party, error.cut) == ("server", "head->server") and 3 <= error.step < 6
+    assert "loss 'loss' is nan: the activation head:linear1 of role 'client' holds NaN or infinity" in str(
+        error
+    )
+    assert "look for NaN in the data" in error.todo
+    assert [event.kind for event in read_log(tmp_path)] == ["began", "placed", "placed"]
+    assert not (tmp_path / "snapshot").exists()
+
+
+def test_of_several_cuts_the_one_with_the_wrong_numbers_is_named():
+    def part(width, value=None):
+        x = torch.randn(10, width)
+        if value is not None:
+            x[4, 0] = value
+        return {"train": Records(np.arange(10), {"x": x})}
+
+    labels = {"train": Records(np.arange(10), {"y": torch.arange(10) % 3})}
+    people = Holdings.of({"clinic": part(3), "lab": part(2, float("nan")), "server": labels})
+    bottoms = {"clinic": nn.Linear(3, 4), "lab": nn.Linear(2, 4)}
+    graph = cl.vertical(bottoms, nn.Linear(8, 3), parties=people)
+    with pytest.raises(
+        NumericsError, match=r"server, cut lab->server, step \d: .*activation lab:out of role 'lab'"
+    ):
+        simulate(people, graph)
+
+
+class RootOfNothing(nn.Module):
+    """Its value is 0, its gradient infinite."""
+
+    def forward(self, x):
+        return (x * 0).sqrt()
+
+
+def test_a_gradient_that_is_no_number_is_not_sent():
+    model = nn.Sequential(nn.Linear(6, 8), RootOfNothing(), nn.Linear(8, 3))
+    graph = cl.vanilla(model, "0", clients=GOOD)
+    with pytest.raises(NumericsError) as caught:
+        simulate(GOOD, graph)
+    assert str(caught.value).startswith(
+        "server, cut head<-server, step 0: the gradient 'layer_0' holds NaN or infinity in 32 of 32 values and was not sent"
+    )
+    simulation, heard = listening(graph)
+    with pytest.raises(NumericsError):
+        simulation.train()
+    assert [decode(frame).kind for frame in heard] == [Kind.ACTIVATION]
+
+
+def test_a_loss_that_is_no_number_for_no_reason_at_a_cut_names_itself():
+    graph = cl.vanilla(NET, "linear1", clients=GOOD, loss=lambda made, label: made.sum() * float("nan"))
+    with pytest.raises(NumericsError, match=r"^server, step 0: loss 'loss' is nan; lower the learning rate"):
+        simulate(GOOD, graph)
+
+
+def test_a_learning_rate_that_is_too_high_is_found_and_the_last_snapshot_kept(tmp_path):
+    explodes = cl.optim.SGD(lr=0.1, schedule=cl.optim.StepLR(step_size=2, gamma=1e30))
+    with pytest.raises(NumericsError, match="NaN or infinity|loss 'loss' is (nan|inf)"):
+        simulate(GOOD, optimizer=explodes, epochs=9, out=tmp_path)
+    kept = [event.epoch for event in read_log(tmp_path) if event.kind == "epoch_ended"]
+    assert kept == [0, 1]
+    study = study_of(GRAPH, optimizer=explodes, epochs=2, batch_size=4)
+    assert all(t.isfinite().all() for w in study.simulate(GOOD).weights().values() for t in w.values())
+
+
+@pytest.mark.parametrize("evaluate", [(), ("test",)])
+def test_weights_that_are_no_numbers_after_the_last_step_are_found(evaluate, tmp_path):
+    people = clients(train=records(seed=1), test=records(seed=2, first=40))
+    with pytest.raises(
+        NumericsError, match=r"weight .*linear\d.(weight|bias).* of segment '(head|top)'.*epoch 0"
+    ):
+        simulate(
+            people, batch_size=99, epochs=1, optimizer=cl.optim.SGD(lr=3e38), evaluate=evaluate, out=tmp_path
+        )
+    assert not (tmp_path / "snapshot").exists()
+
+
+def test_without_the_check_training_goes_on():
+    people = clients(train=records(x=spoilt(float("nan"))))
+    run = simulate(people, check_finite=False, epochs=1)
+    assert run.events[-1].kind == "ended"
+
+
+# Labels
+
+
+def test_labels_that_are_missing_are_missed_before_training():
+    with pytest.raises(
+        DataError, match="c1: the fields of role 'client' differ; got x .*; expected x .*, y int64"
+    ):
+        simulate(clients(train=records(y=None)))
+    nobody = Holdings.of({c: {"train": records(y=None)} for c in CLIENTS}, CLIENTS)
+    with pytest.raises(DataError, match="role 'client' does not hold the field 'y'"):
+        simulate(nobody)
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_labels_out_of_range_are_named(shift):
+    people = clients(train=records(y=torch.arange(12) % 3 + shift))
+    with pytest.raises(StudyError) as caught:
+        simulate(people)
+    assert caught.value.party == "server" and 3 <= caught.value.step < 6
+    assert "loss loss failed on float32[B, 3], int64[B] with a batch of 4: Target" in str(caught.value)
+    assert "labels must be 0 … classes-1" in str(caught.value)
+
+
+def test_a_class_that_only_the_test_rows_have():
+    wide = cl.vanilla(cl.networks.mlp((6, 8, 4)), "linear1", clients=GOOD)
+    people = clients(train=records(seed=1), test=records(y=torch.arange(12) % 4))
+    metrics = simulate(people, wide, epochs=1).metrics("test")
+    assert set(metrics) == {"loss", "accuracy", "auc", "f1"}
+    with pytest.raises(
+        StudyError, match=r"server, step 6: loss 'loss' cannot be measured: Target 3 is out of bounds"
+    ):
+        simulate(people, epochs=1)
+
+
+# Rows
+
+
+def test_a_field_of_another_shape_or_type_than_the_graph_is_refused_before_training():
+    for x, got in (
+        (torch.randn(12, 5), "torch.float32 (5,)"),
+        (torch.randn(12, 6).double(), "torch.float64 (6,)"),
+    ):
+        people = Holdings.of({c: {"train": records(x=x)} for c in CLIENTS}, CLIENTS)
+        with pytest.raises(DataError) as caught:
+            simulate(people)
+        assert f"field 'x' of role 'client' has another shape or type than the graph; got {got}" in str(
+            caught.value
+        )
+
+
+def test_parties_and_roles_must_be_named_alike():
+    with pytest.raises(DataError, match="no data for 'c1', who takes part in training; got c0"):
+        simulate(
+            Holdings.of(
+                {"c0": {"train": records()}}, CLIENTS | {"c1": "client"} if False else {"c0": "client"}
+            )
+        )
+    with pytest.raises(DataError, match="'c0' fills the role 'c0' in the data and 'client' in the graph"):
+        simulate(Holdings.of({c: {"train": records()} for c in CLIENTS}))
+
+
+def test_without_rows_to_train_on_nothing_begins(tmp_path):
+    people = Holdings.of({c: {"test": records()} for c in CLIENTS}, CLIENTS)
+    with pytest.raises(DataError, match="nobody has rows to train on"):
+        simulate(people, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_client_without_training_rows_has_no_turn_but_is_measured():
+    run = simulate(clients(test=records(seed=1)))
+    assert run.equals(study_of(GRAPH, batch_size=4).central(clients(test=records(seed=1))))
+    parties = {e.party for e in run.events if e.kind == "computed" and e.direction == "forward"}
+    assert parties == {"c0", "server"} and run.metrics("test")
+
+
+def columns(clinic=range(10), lab=range(10), server=range(10), server_split="train"):
+    def part(ids, **fields):
+        return Records(np.array(list(ids)), fields)
+
+    return Holdings.of(
+        {
+            "clinic": {"train": part(clinic, x=torch.randn(len(list(clinic)), 3))},
+            "lab": {"train": part(lab, x=torch.randn(len(list(lab)), 3))},
+            "server": {server_split: part(server, y=torch.arange(len(list(server))) % 3)},
+        }
+    )
+
+
+VERTICAL = cl.vertical({r: nn.Linear(3, 4) for r in ("clinic", "lab")}, nn.Linear(8, 3), parties=columns())
+
+
+@pytest.mark.parametrize(
+    ("people", "error", "why"),
+    [
+        (
+            lambda: columns(lab=range(100, 110)),
+            AlignmentError,
+            "the parties have no id in common; got clinic: 0, 1",
+        ),
+        (
+            lambda: columns(lab=map(str, range(10))),
+            AlignmentError,
+            "ids of different types cannot be compared",
+        ),
+        (lambda: columns(lab=[0, 0, 1]), DataError, "ids must be unique, 1 occur more than once; got 0"),
+        (
+            lambda: columns(server_split="test"),
+            DataError,
+            "'server' has no rows to train on; expected rows that match",
+        ),
+    ],
+)
+def test_ids_that_do_not_match_are_refused(people, error, why):
+    with pytest.raises(error, match=why):
+        simulate(people(), VERTICAL)
+
+
+def test_rows_that_not_everyone_has_are_left_out():
+    people = columns(lab=range(4, 14), server=range(12))
+    run = simulate(people, VERTICAL, epochs=1)
+    rows = next(e.rows for e in run.events if e.kind == "epoch_ended")
+    assert rows == 6 and run.equals(study_of(VERTICAL, batch_size=4, epochs=1).central(people))
+
+
+@pytest.mark.parametrize(("batch_size", "fits"), [(1, False), (11, False), (4, True), (12, True)])
+def test_batch_norm_on_one_row_is_refused_before_training(batch_size, fits, tmp_path):
+    graph = cl.vanilla(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)), "1", clients=GOOD)
+    if fits:
+        simulate(GOOD, graph, batch_size=batch_size)
+        return
+    with pytest.raises(
+        StudyError, match=f"batches of one row, on which the network cannot train: .* than {batch_size},"
+    ):
+        simulate(GOOD, graph, batch_size=batch_size, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+    if batch_size > 1:
+        simulate(GOOD, graph, batch_size=batch_size, drop_last=True)
+
+
+# Frames
+
+
+class Meddling:
+    """A transport's end whose frames somebody meddles with."""
+
+    def __init__(self, end, heard, meddle):
+        self.party, self._end, self._heard, self._meddle = end.party, end, heard, meddle
+
+    def send(self, party, frame):
+        frame = self._meddle(frame)
+        if frame is not None:
+            self._heard.append(bytes(frame))
+            self._end.send(party, frame)
+
+    def receive(self, party, timeout_s):
+        return self._end.receive(party, timeout_s)
+
+    def close(self):
+        self._end.close()
+
+
+def listening(graph=GRAPH, meddle=lambda frame: frame, handover="peer", out=None):
+    """A simulation of GOOD whose frames are heard and meddled with."""
+    heard, cohorts = [], Cohorts(graph, GOOD)
+    settings = Settings(optimizers=dict.fromkeys(graph.order, cl.optim.SGD(lr=0.1)), epochs=2, seed=0)
+    schedule, calendar = cl.RoundRobin(handover=handover), Calendar(cohorts.rows, 4)
+    simulation = Simulation(graph, GOOD, schedule, calendar, cohorts, settings, RunLog(out))
+    for party in simulation.parties.values():
+        party.transport = Meddling(party.transport, heard, meddle)
+    return simulation, heard
+
+
+def nth(kind, number, change):
+    """Meddle with the frame of this kind that comes ``number``-th, from 0."""
+    seen = [0]
+
+    def meddle(frame):
+        if decode(bytes(frame)).kind is not kind:
+            return frame
+        seen[0] += 1
+        return change(bytearray(frame)) if seen[0] == number + 1 else frame
+
+    return meddle
+
+
+def flipped(frame):
+    frame[len(frame) // 2] ^= 1
+    return memoryview(frame)
+
+
+def altered(**changes):
+    return lambda frame: encode(decode(bytes(frame))._replace(**changes))
+
+
+def tensors(change):
+    return lambda frame: encode(
+        (m := decode(bytes(frame)))._replace(tensors=tuple(change(*pair) for pair in m.tensors))
+    )
+
+
+WAYS = {
+    "a bit is turned over": (flipped, "the frame was damaged on its way: its checksum differs"),
+    "it is cut": (lambda frame: memoryview(frame[:-9]), "the frame is cut short"),
+    "it is no frame": (lambda frame: memoryview(b"GET / HTTP/1.1 and so on, long enough for a frame" * 3), "not a cutlayer frame"),
+    "it is of another step": (altered(step=77), "does not expect here; got .* of step 77"),
+    "it is of another cut": (altered(name="tail->server"), "does not expect here; got .* 'tail->server'"),
+    "it is of another kind": (altered(kind=Kind.STATISTICS), "does not expect here; got statistics"),
+    "it has a tensor too few": (altered(tensors=()), "what came is not what the graph says; got 0 tensors"),
+    "its tensors are wider": (
+        tensors(lambda name, t: (name, torch.cat([t, t], -1) if t.ndim > 1 else t)), r"not what the graph says; got .*16\]",
+    ),
+    "its tensors are of another type": (tensors(lambda n, t: (n, t.double())), "not what the graph says; got .* float64"),
+    "its tensors have other names": (tensors(lambda n, t: ("x" + n, t)), "not what the graph says; got x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Kind.ACTIVATION, Kind.GRADIENT])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_frame_that_somebody_meddled_with_is_refused(way, kind):
+    change, why = WAYS[way]
+    simulation, _ = listening(meddle=nth(kind, 2, change))
+    with pytest.raises(FrameError, match=why) as caught:
+        simulation.train()
+    receiver, cut = (
+        ("server", "head->server+y->server") if kind is Kind.ACTIVATION else ("c0", "head<-server")
+    )
+    assert (caught.value.party, caught.value.cut, caught.value.step) == (receiver, cut, 2)
+
+
+@pytest.mark.parametrize("handover", ["peer", "server"])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (flipped, "damaged on its way"),
+        (lambda frame: memoryview(frame[:-9]), "cut short"),
+        (altered(kind=Kind.STATISTICS), "the message is not sealed; got STATISTICS"),
+        (altered(name="c0"), "the sealed message is for somebody else; got 'c0'"),
+    ],
+)
+def test_a_hand_over_that_somebody_meddled_with_is_refused(handover, change, why):
+    simulation, _ = listening(meddle=nth(Kind.SEALED, 0, change), handover=handover)
+    with pytest.raises(FrameError, match=why) as caught:
+        simulation.train()
+    assert (caught.value.party, caught.value.step) == ("c1", 3)
+
+
+def test_the_state_of_another_network_is_not_taken_over():
+    def other(frame):
+        inner = decode(decode(bytes(frame)).tensors[0][1].numpy())
+        wrong = inner._replace(
+            tensors=tuple((n, torch.zeros(3)) if "bias" in n else (n, t) for n, t in inner.tensors)
+        )
+        sealed = torch.frombuffer(bytearray(encode(wrong)), dtype=torch.uint8)
+        return encode(Message(Kind.SEALED, "c1", 3, (("sealed", sealed),)))
+
+    simulation, _ = listening(meddle=nth(Kind.SEALED, 0, other))
+    with pytest.raises(
+        FrameError, match="the state of segment 'head' does not fit at 'linear1.bias'"
+    ) as caught:
+        simulation.train()
+    assert (caught.value.party, caught.value.step) == ("c1", 3)
+
+
+@pytest.mark.parametrize("kind", [Kind.ACTIVATION, Kind.GRADIENT, Kind.SEALED])
+def test_a_frame_that_never_comes_is_missed(kind):
+    simulation, _ = listening(meddle=nth(kind, 0, lambda frame: None))
+    with pytest.raises(PeerTimeout, match="nothing came from '(c0|server)'"):
+        simulation.train()
+
+
+def test_a_run_that_failed_keeps_what_was_written_before(tmp_path):
+    """The first epoch has 6 steps; a frame of the second is damaged."""
+    simulation, _ = listening(meddle=nth(Kind.ACTIVATION, 8, flipped), out=tmp_path)
+    with pytest.raises(FrameError):
+        simulation.train()
+    simulation.log.close()
+    assert [e.epoch for e in read_log(tmp_path) if e.kind == "epoch_ended"] == [0]
+    assert sorted(p.name for p in (tmp_path / "snapshot").iterdir()) == ["c1", "server", "snapshot.json"]
