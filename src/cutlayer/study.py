@@ -15,7 +15,8 @@ import torch
 
 from .data import Holdings
 from .errors import DataError, StudyError, nearest
-from .graph.split_graph import Joined, SplitGraph
+from .graph.joined import Joined
+from .graph.split_graph import SplitGraph
 from .metering.events import Began
 from .metering.metrics import KNOWN
 from .metering.run_log import RunLog
@@ -246,6 +247,14 @@ class Study:
 
     def _check_data(self, holdings: Holdings, cohorts: Cohorts) -> None:
         """Find out before training what would fail in the middle of it."""
+        places = {party.name: party.role for party in self.graph.parties}
+        for party in holdings.parties:
+            place = places.get(party.name, party.role)
+            if place != party.role:
+                raise DataError(
+                    f"{party.name!r} fills the role {party.role!r} in the data and {place!r} in the graph",
+                    todo="name roles alike in graph and data",
+                )
         for role in self.graph.roles.values():
             known = holdings.fields(role.name) if role.name in holdings.roles else {}
             for name, spec in role.fields.items():

@@ -12,7 +12,7 @@ from .blueprint import Crossing
 from .compute import NUMERICS, finite, total
 from .party import Flight, LocalParty, Runner
 
-__all__ = ["receive", "send"]
+__all__ = ["placed", "receive", "send"]
 
 
 Named = tuple[tuple[str, Tensor | None], ...]
@@ -77,7 +77,7 @@ def receive(party: LocalParty, action: Action) -> Runner:
         try:
             message = decode(transport.receive(peer, timeout_s))
         except FrameError as error:
-            raise _placed(error, party, name, step) from error
+            raise placed(error, party, name, step) from error
         if message.name != name or message.step != step or message.kind is not kind:
             raise FrameError(
                 f"a frame arrived from {peer} that the program does not expect here",
@@ -153,7 +153,7 @@ def _spec(tensor: Tensor | None) -> str:
     return "nothing" if tensor is None else str(TensorSpec.of(tensor)) if tensor.ndim else "a number"
 
 
-def _placed(error: FrameError, party: LocalParty, cut: str, step: int) -> FrameError:
+def placed(error: FrameError, party: LocalParty, cut: str | None, step: int) -> FrameError:
     """Return ``error`` with where it happened, which the wire does not know."""
     return FrameError(
         error.what,

@@ -11,6 +11,7 @@ from ..metering.metrics import measure
 from ..schedules.actions import Action
 from ..wire import Kind, Message, decode, encode
 from .compute import NUMERICS, finite
+from .crossing import placed
 from .party import LocalParty, Runner
 from .stopping import Verdict
 
@@ -54,9 +55,13 @@ def evaluate(party: LocalParty, action: Action) -> Runner:
                     step=step,
                     todo=NUMERICS,
                 )
-            metrics = measure(
-                party.shared.blueprint.graph.losses[name], prediction, label, party.shared.metrics
-            )
+            loss = party.shared.blueprint.graph.losses[name]
+            try:
+                metrics = measure(loss, prediction, label, party.shared.metrics)
+            except StudyError as error:
+                raise StudyError(
+                    error.what, party=party.name, step=step, got=error.got, todo=error.todo
+                ) from error
             party.measured[f"{split}/{name}"] = (len(prediction), metrics)
             party.shared.note(
                 Measured(
@@ -96,19 +101,26 @@ def tell(party: LocalParty, action: Action) -> Runner:
 
 def hear(party: LocalParty, action: Action) -> Runner:
     """Receive a metric, or the verdict."""
+    kind = Kind.STATISTICS if action.what.partition("/")[0] == "metrics" else Kind.VERDICT
 
     def run(step: int, name: str) -> None:
-        message = decode(party.transport.receive(action.peer, party.shared.timeout_s))
+        frame = party.transport.receive(action.peer, party.shared.timeout_s)
+        try:
+            message = decode(frame)
+        except FrameError as error:
+            raise placed(error, party, None, step) from error
         tensor = message.tensors[0][1] if message.tensors else None
-        if message.name != name or tensor is None or tensor.shape != (2,):
+        known = (message.kind, message.name, message.step) == (kind, name, step)
+        if not known or tensor is None or tensor.shape != (2,):
             raise FrameError(
                 "not the numbers that the program expects",
                 party=party.name,
-                got=repr(message.name),
+                step=step,
+                got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}",
                 expected=repr(name),
             )
         first, second = tensor.tolist()
-        if message.kind is Kind.STATISTICS:
+        if kind is Kind.STATISTICS:
             party.heard.append((int(first), second))
         else:
             party.verdict = Verdict(name, stop=bool(first), best=bool(second))

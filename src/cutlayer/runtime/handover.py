@@ -7,6 +7,7 @@ from torch import Tensor
 from ..errors import FrameError
 from ..schedules.actions import Action
 from ..wire import Kind, Limits, Message, decode, disclose, enclose, encode
+from .crossing import placed
 from .live import State
 from .party import LocalParty, Runner
 
@@ -53,29 +54,35 @@ def take(party: LocalParty, action: Action) -> Runner:
     """Open what the last party sealed and take its state over."""
 
     def run(step: int, what: str) -> None:
-        shared = party.shared
-        sealed = decode(party.transport.receive(action.via or action.peer, shared.timeout_s), limits=_LIMITS)
-        message = decode(disclose(sealed, party.seal, sender=action.peer), limits=_LIMITS)
-        if message.kind is not Kind.HANDOVER or message.name != action.what or message.step != step:
-            raise FrameError(
-                "not the hand-over that the program expects",
-                party=party.name,
-                step=step,
-                got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}",
-                expected=f"handover {action.what!r}",
-            )
-        states: dict[str, State] = {}
-        for name, tensor in message.tensors:
-            segment, _, rest = name.partition("/")
-            if tensor is not None:
-                states.setdefault(segment, {})[rest] = tensor
-        for placed in shared.blueprint.graph.segments_of(party.role):
-            live = party.live.get(placed.name) or shared.workshop.blank(placed.name)
-            live.restore(states.get(placed.name, {}))
-            party.live[placed.name] = live
+        frame = party.transport.receive(action.via or action.peer, party.shared.timeout_s)
+        try:
+            _restore(party, action, step, frame)
+        except FrameError as error:
+            raise placed(error, party, None, step) from error
         party.away = False
 
     return run
+
+
+def _restore(party: LocalParty, action: Action, step: int, frame: memoryview) -> None:
+    """Bring the role's segments to the state in ``frame``."""
+    sealed = decode(frame, limits=_LIMITS)
+    message = decode(disclose(sealed, party.seal, sender=action.peer), limits=_LIMITS)
+    if message.kind is not Kind.HANDOVER or message.name != action.what or message.step != step:
+        raise FrameError(
+            "not the hand-over that the program expects",
+            got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}",
+            expected=f"handover {action.what!r}",
+        )
+    states: dict[str, State] = {}
+    for name, tensor in message.tensors:
+        owner, _, rest = name.partition("/")
+        if tensor is not None:
+            states.setdefault(owner, {})[rest] = tensor
+    for segment in party.shared.blueprint.graph.segments_of(party.role):
+        live = party.live.get(segment.name) or party.shared.workshop.blank(segment.name)
+        live.restore(states.get(segment.name, {}))
+        party.live[segment.name] = live
 
 
 def _count(party: LocalParty, role: str, to: str, frame_bytes: int, tensor_bytes: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data import Holdings
-from ..errors import StudyError, nearest
+from ..errors import NumericsError, StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from ..metering.events import Computed, Ended, EpochEnded, Placed, Traffic
 from ..metering.meter import Meter
@@ -28,6 +28,7 @@ from ..transports import MemoryHub
 from ..wire import PlainSeal
 from .blueprint import Blueprint
 from .cohorts import Cohorts
+from .compute import NUMERICS, finite
 from .evaluation import take_scores
 from .live import State, Workshop
 from .optim import OptimizerSpec
@@ -183,6 +184,8 @@ class Simulation:
         began = time.perf_counter()
         self.progress.epoch, self.progress.totals = epoch, {}
         self.performer.perform(self.schedule.epoch(self.graph, self.calendar, epoch))
+        if self.settings.check_finite:
+            self._check_weights(epoch)
         totals = {name: total / max(rows, 1.0) for name, (total, rows) in self.progress.totals.items()}
         rows = int(max((rows for _, rows in self.progress.totals.values()), default=0))
         self.log.write(
@@ -201,6 +204,18 @@ class Simulation:
             self.log.write(event)
         self._keep(epoch)
         return stop
+
+    def _check_weights(self, epoch: int) -> None:
+        """Find numbers that are none before the network is measured and kept: the last step may have made them."""
+        for party in self.parties.values():
+            for name, live in party.live.items():
+                for key, parameter in live.module.named_parameters():
+                    if not finite(parameter.detach()):
+                        raise NumericsError(
+                            f"weight {key!r} of segment {name!r} holds NaN or infinity after epoch {epoch}",
+                            party=party.name,
+                            todo=NUMERICS,
+                        )
 
     def _keep(self, epoch: int) -> None:
         """Keep a snapshot of what each party has."""
