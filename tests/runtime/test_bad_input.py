@@ -108,7 +108,7 @@ def test_a_loss_that_is_no_number_for_no_reason_at_a_cut_names_itself():
 
 def test_a_learning_rate_that_is_too_high_is_found_and_the_last_snapshot_kept(tmp_path):
     explodes = cl.optim.SGD(lr=0.1, schedule=cl.optim.StepLR(step_size=2, gamma=1e30))
-    with pytest.raises(NumericsError, match="NaN or infinity|loss 'loss' is (nan|inf)"):
+    with pytest.raises(NumericsError, match=r"NaN or infinity|loss 'loss' is (nan|inf)"):
         simulate(GOOD, optimizer=explodes, epochs=9, out=tmp_path)
     kept = [event.epoch for event in read_log(tmp_path) if event.kind == "epoch_ended"]
     assert kept == [0, 1]
@@ -118,13 +118,14 @@ def test_a_learning_rate_that_is_too_high_is_found_and_the_last_snapshot_kept(tm
 
 @pytest.mark.parametrize("evaluate", [(), ("test",)])
 def test_weights_that_are_no_numbers_after_the_last_step_are_found(evaluate, tmp_path):
-    people = clients(train=records(seed=1), test=records(seed=2, first=40))
+    """A step so long that the weights, finite before, are infinite after it; nothing runs on them any more."""
+    people = Holdings.of({"c0": {"train": records(), "test": records(seed=2, first=40)}}, {"c0": "client"})
+    graph = cl.vanilla(NET, "linear1", clients=people, loss=lambda made, label: made.square().sum() * 1e30)
+    long = cl.optim.SGD(lr=1e30)
     with pytest.raises(
-        NumericsError, match=r"weight .*linear\d.(weight|bias).* of segment '(head|top)'.*epoch 0"
+        NumericsError, match=r"^(c0|server): weight 'linear\d.\w+' of segment .* infinity after epoch 0"
     ):
-        simulate(
-            people, batch_size=99, epochs=1, optimizer=cl.optim.SGD(lr=3e38), evaluate=evaluate, out=tmp_path
-        )
+        simulate(people, graph, batch_size=12, epochs=1, optimizer=long, evaluate=evaluate, out=tmp_path)
     assert not (tmp_path / "snapshot").exists()
 
 
@@ -139,7 +140,7 @@ def test_without_the_check_training_goes_on():
 
 def test_labels_that_are_missing_are_missed_before_training():
     with pytest.raises(
-        DataError, match="c1: the fields of role 'client' differ; got x .*; expected x .*, y int64"
+        DataError, match=r"c1: the fields of role 'client' differ; got x .*; expected x .*, y int64"
     ):
         simulate(clients(train=records(y=None)))
     nobody = Holdings.of({c: {"train": records(y=None)} for c in CLIENTS}, CLIENTS)
@@ -186,11 +187,7 @@ def test_a_field_of_another_shape_or_type_than_the_graph_is_refused_before_train
 
 def test_parties_and_roles_must_be_named_alike():
     with pytest.raises(DataError, match="no data for 'c1', who takes part in training; got c0"):
-        simulate(
-            Holdings.of(
-                {"c0": {"train": records()}}, CLIENTS | {"c1": "client"} if False else {"c0": "client"}
-            )
-        )
+        simulate(Holdings.of({"c0": {"train": records()}}, {"c0": "client"}))
     with pytest.raises(DataError, match="'c0' fills the role 'c0' in the data and 'client' in the graph"):
         simulate(Holdings.of({c: {"train": records()} for c in CLIENTS}))
 
@@ -209,15 +206,16 @@ def test_a_client_without_training_rows_has_no_turn_but_is_measured():
     assert parties == {"c0", "server"} and run.metrics("test")
 
 
-def columns(clinic=range(10), lab=range(10), server=range(10), server_split="train"):
+def columns(lab=range(10), server=range(10), server_split="train"):
     def part(ids, **fields):
         return Records(np.array(list(ids)), fields)
 
+    lab = list(lab)
     return Holdings.of(
         {
-            "clinic": {"train": part(clinic, x=torch.randn(len(list(clinic)), 3))},
-            "lab": {"train": part(lab, x=torch.randn(len(list(lab)), 3))},
-            "server": {server_split: part(server, y=torch.arange(len(list(server))) % 3)},
+            "clinic": {"train": part(range(10), x=torch.randn(10, 3))},
+            "lab": {"train": part(lab, x=torch.randn(len(lab), 3))},
+            "server": {server_split: part(server, y=torch.arange(len(server)) % 3)},
         }
     )
 
@@ -311,7 +309,7 @@ def nth(kind, number, change):
     seen = [0]
 
     def meddle(frame):
-        if decode(bytes(frame)).kind is not kind:
+        if seen[0] > number or decode(bytes(frame)).kind is not kind:
             return frame
         seen[0] += 1
         return change(bytearray(frame)) if seen[0] == number + 1 else frame
@@ -337,15 +335,15 @@ def tensors(change):
 WAYS = {
     "a bit is turned over": (flipped, "the frame was damaged on its way: its checksum differs"),
     "it is cut": (lambda frame: memoryview(frame[:-9]), "the frame is cut short"),
-    "it is no frame": (lambda frame: memoryview(b"GET / HTTP/1.1 and so on, long enough for a frame" * 3), "not a cutlayer frame"),
+    "it is no frame": (lambda frame: memoryview(b"GET / HTTP/1.1 and more" * 9), "not a cutlayer frame"),
     "it is of another step": (altered(step=77), "does not expect here; got .* of step 77"),
     "it is of another cut": (altered(name="tail->server"), "does not expect here; got .* 'tail->server'"),
     "it is of another kind": (altered(kind=Kind.STATISTICS), "does not expect here; got statistics"),
     "it has a tensor too few": (altered(tensors=()), "what came is not what the graph says; got 0 tensors"),
     "its tensors are wider": (
-        tensors(lambda name, t: (name, torch.cat([t, t], -1) if t.ndim > 1 else t)), r"not what the graph says; got .*16\]",
+        tensors(lambda n, t: (n, torch.cat([t, t], -1) if t.ndim > 1 else t)), r"not what the graph says; got .*16\]",
     ),
-    "its tensors are of another type": (tensors(lambda n, t: (n, t.double())), "not what the graph says; got .* float64"),
+    "its tensors are of another type": (tensors(lambda n, t: (n, t.double())), "the graph says; got .* float64"),
     "its tensors have other names": (tensors(lambda n, t: ("x" + n, t)), "not what the graph says; got x"),
 }  # fmt: skip
 
@@ -391,7 +389,7 @@ def test_the_state_of_another_network_is_not_taken_over():
 
     simulation, _ = listening(meddle=nth(Kind.SEALED, 0, other))
     with pytest.raises(
-        FrameError, match="the state of segment 'head' does not fit at 'linear1.bias'"
+        FrameError, match=r"the state of segment 'head' does not fit at 'linear1.bias'"
     ) as caught:
         simulation.train()
     assert (caught.value.party, caught.value.step) == ("c1", 3)
@@ -400,7 +398,7 @@ def test_the_state_of_another_network_is_not_taken_over():
 @pytest.mark.parametrize("kind", [Kind.ACTIVATION, Kind.GRADIENT, Kind.SEALED])
 def test_a_frame_that_never_comes_is_missed(kind):
     simulation, _ = listening(meddle=nth(kind, 0, lambda frame: None))
-    with pytest.raises(PeerTimeout, match="nothing came from '(c0|server)'"):
+    with pytest.raises(PeerTimeout, match=r"nothing came from '(c0|server)'"):
         simulation.train()
 
 
