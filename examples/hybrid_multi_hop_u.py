@@ -26,16 +26,8 @@ def split_graph(people: cl.data.Holdings) -> cl.SplitGraph:
         layers = nn.Sequential(nn.Linear(WIDTHS[i], WIDTHS[i + 1]), nn.Identity() if last else nn.ReLU())
         segments.append(cl.Segment(f"part-{i}", place, layers, (before,)))
         before = f"part-{i}"
-    rows = people.example("client")
-    fields = {name: cl.TensorSpec.of(tensor) for name, tensor in rows.items()}
-    clients = cl.Role("client", people.roles["client"], fields)
-    return cl.SplitGraph(
-        roles=[clients, cl.Role("hop", ("hop",)), cl.Role("server", ("server",))],
-        segments=segments,
-        losses=[cl.Loss(role="client", prediction=before)],
-        example={"client": rows},
-        name="multi_hop_u",
-    )
+    loss = cl.Loss(role="client", prediction=before)
+    return cl.SplitGraph.over(people, segments=segments, losses=[loss], name="multi_hop_u")
 
 
 def main(quick: bool = False) -> cl.Run:

@@ -20,19 +20,16 @@ COLUMNS = {"registry": ["DEMO.*"], "laboratory": ["HDL.*", "TCHOL.*", "PBCD.*"],
 def split_graph(people: cl.data.Holdings) -> cl.SplitGraph:
     """Return bottoms at the institutions, the body at the server, the tail at the clinic."""
     torch.manual_seed(0)
-    rows = {name: people.example(name) for name in COLUMNS}
-    roles, segments = [cl.Role("server", ("server",))], []
-    for name, fields in rows.items():
-        specs = {field: cl.TensorSpec.of(tensor) for field, tensor in fields.items()}
-        roles.append(cl.Role(name, people.roles[name], specs))
-        bottom = nn.Sequential(nn.Linear(fields["x"].shape[1], 8), nn.ReLU())
-        segments.append(cl.Segment(name, name, bottom, ("x",)))
+    segments = []
+    for name in COLUMNS:
+        columns = people.fields(name)["x"].shape[0]
+        segments.append(cl.Segment(name, name, nn.Sequential(nn.Linear(columns, 8), nn.ReLU()), ("x",)))
     body = nn.Sequential(nn.Dropout(0.2), nn.Linear(24, 8), nn.ReLU())
     segments.append(cl.Segment("merge", "server", cl.Concat(), tuple(COLUMNS)))
     segments.append(cl.Segment("body", "server", body, ("merge",)))
     segments.append(cl.Segment("tail", "clinic", nn.Linear(8, 1), ("body",)))
     loss = cl.Loss(role="clinic", prediction="tail", function=nn.BCEWithLogitsLoss())
-    return cl.SplitGraph(roles=roles, segments=segments, losses=[loss], example=rows, name="u_vertical")
+    return cl.SplitGraph.over(people, segments=segments, losses=[loss], name="u_vertical")
 
 
 def main(quick: bool = False) -> cl.Run:

@@ -33,23 +33,16 @@ def deal(source: Source) -> Holdings:
 def split_graph(people: Holdings) -> cl.SplitGraph:
     """Return a bottom at each institution, a merge and a top at each centre."""
     torch.manual_seed(0)
-    rows = {name: people.example(name) for name in people.roles}
-    roles, segments, losses = [], [], []
-    for name, fields in rows.items():
-        specs = {field: cl.TensorSpec.of(tensor) for field, tensor in fields.items()}
-        roles.append(cl.Role(name, people.roles[name], specs))
+    segments, losses = [], []
     for name in COLUMNS:
-        bottom = nn.Sequential(nn.Linear(rows[name]["x"].shape[1], 16), nn.ReLU())
-        segments.append(cl.Segment(name, name, bottom, ("x",)))
+        columns = people.fields(name)["x"].shape[0]
+        segments.append(cl.Segment(name, name, nn.Sequential(nn.Linear(columns, 16), nn.ReLU()), ("x",)))
     for name in CENTRES:
         segments.append(cl.Segment(f"merge-{name}", name, cl.Concat(), tuple(COLUMNS)))
         segments.append(cl.Segment(f"top-{name}", name, nn.Linear(32, 1), (f"merge-{name}",)))
-        losses.append(
-            cl.Loss(role=name, prediction=f"top-{name}", function=nn.BCEWithLogitsLoss(), name=name)
-        )
-    return cl.SplitGraph(
-        roles=roles, segments=segments, losses=losses, example=rows, name="vertical_multi_task"
-    )
+        loss = cl.Loss(role=name, prediction=f"top-{name}", function=nn.BCEWithLogitsLoss(), name=name)
+        losses.append(loss)
+    return cl.SplitGraph.over(people, segments=segments, losses=losses, name="vertical_multi_task")
 
 
 def main(quick: bool = False) -> cl.Run:

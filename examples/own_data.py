@@ -58,7 +58,7 @@ def main(quick: bool = False) -> cl.Run:
     )
     run = study.simulate(hospitals)
     rich.print(run.summary())
-    best = next(event for event in run.events if event.kind == "ended").best_epoch + 1
+    best = run.best_epoch + 1
     equal = run.equals(study.central(hospitals, epochs=best))
     print(f"Equal to the uncut network after {best} epochs, bit for bit: {equal}")
     return run

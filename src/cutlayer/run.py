@@ -14,7 +14,7 @@ from .data import Holdings, PartyData, Records
 from .errors import ConsentError, DataError, StudyError
 from .graph.parts import Role, TensorSpec
 from .graph.split_graph import SplitGraph
-from .metering.events import Event, Noted
+from .metering.events import Ended, Event, Noted
 from .metering.run_log import RunLog
 from .runtime.central import CentralTwin
 from .runtime.halves import load_half, save_half, save_joined
@@ -66,6 +66,12 @@ class Run:
     def folder(self) -> Path | None:
         """The run's folder."""
         return self._log.folder
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, counted from 0, that the weights are of: the best with early stopping, else the last."""
+        ended = [e for e in self.events if isinstance(e, Ended)]
+        return ended[-1].best_epoch if ended else -1
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Return copies of each segment's parameters and buffers (in a simulation everything is at hand)."""

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cutlayer as cl
 from cutlayer.data import Deal, arrays
-from cutlayer.graph.split_graph import Joined
+from cutlayer.graph.joined import Joined
 from cutlayer.metering.meter import Meter, counting
 from cutlayer.metering.run_log import RunLog
 from cutlayer.runtime.cohorts import Cohorts

@@ -13,7 +13,7 @@ from torch import nn
 import cutlayer as cl
 from cutlayer.data import Deal
 from cutlayer.errors import ConsentError, DataError, FrameError, StudyError
-from cutlayer.graph.split_graph import Joined
+from cutlayer.graph.joined import Joined
 from cutlayer.metering.events import Computed, Traffic
 
 NET = cl.networks.mlp((6, 8, 7, 3), dropout=0.2)

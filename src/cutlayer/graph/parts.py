@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import GraphError
 
-__all__ = ["Cut", "Loss", "Party", "Ref", "Role", "Segment", "Share", "TensorSpec", "valid_name"]
+__all__ = ["Cut", "Loss", "Party", "Placement", "Ref", "Role", "Segment", "Share", "TensorSpec", "valid_name"]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -207,3 +207,20 @@ class Cut:
     def has_gradient(self) -> bool:
         """Whether any gradient comes back over this cut."""
         return any(self.returns_gradient)
+
+
+class Placement(Protocol):
+    """Who holds what: the part of ``cutlayer.data.Holdings`` that a graph needs."""
+
+    @property
+    def roles(self) -> Mapping[str, tuple[str, ...]]:
+        """Parties by role."""
+        ...
+
+    def fields(self, role: str) -> Mapping[str, Any]:
+        """Specs (``shape`` of one sample, ``dtype``) of the fields that the parties of ``role`` hold."""
+        ...
+
+    def example(self, role: str, rows: int = 2) -> Mapping[str, Tensor]:
+        """Return a few rows of each field of ``role``."""
+        ...

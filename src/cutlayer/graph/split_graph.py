@@ -13,7 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GraphError, nearest
-from .parts import Cut, Loss, LossFunction, Party, Ref, Role, Segment, Share, TensorSpec, valid_name
+from .parts import (
+    Cut,
+    Loss,
+    LossFunction,
+    Party,
+    Placement,
+    Ref,
+    Role,
+    Segment,
+    Share,
+    TensorSpec,
+    valid_name,
+)
 
 __all__ = ["SplitGraph", "Turn"]
 
@@ -69,6 +81,35 @@ class SplitGraph:
         if example is not None:
             self._infer_specs(example)
         self.cuts = self._find_cuts()
+
+    @classmethod
+    def over(
+        cls,
+        people: Placement,
+        *,
+        segments: Iterable[Segment],
+        losses: Iterable[Loss],
+        shares: Iterable[Share] = (),
+        name: str = "custom",
+    ) -> SplitGraph:
+        """Build a graph of one's own over the data's holdings, which know parties, fields and shapes.
+
+        Args:
+            people: The holdings. A role that segments name and the data does not know is one party of that name.
+            segments: The modules, each on one role.
+            losses: Where predictions meet labels.
+            shares: Label fields that a role openly sends to another.
+            name: Name of the configuration.
+        """
+        placed = tuple(segments)
+        example = {role: people.example(role) for role in people.roles}
+        roles = [
+            Role(role, parties, {field: TensorSpec.of(rows) for field, rows in example[role].items()})
+            for role, parties in people.roles.items()
+        ]
+        others = dict.fromkeys(s.role for s in placed if s.role not in people.roles)
+        roles += [Role(role, (role,)) for role in others]
+        return cls(roles=roles, segments=placed, losses=losses, shares=shares, example=example, name=name)
 
     # Questions about parties and places
 
@@ -414,28 +455,6 @@ class SplitGraph:
                         tuple(self.specs.get(r) for r in refs), tuple(self.needs_gradient(r) for r in refs))
                 )  # fmt: skip
         return tuple(_by_name(cuts, "cut", check=False).values())
-
-
-class Joined(nn.Module):
-    """The graph's segments as one module on one machine: the uncut network that split training must equal."""
-
-    def __init__(self, graph: SplitGraph) -> None:
-        super().__init__()
-        self.graph = graph
-        self.segments = nn.ModuleDict({name: graph.segments[name].module for name in graph.order})
-
-    def forward(self, fields: Mapping[str, Mapping[str, Tensor]]) -> dict[Ref, Tensor]:
-        """Return every segment's outputs, given ``{role: {field: Tensor[B, ...]}}``."""
-        values: dict[Ref, Tensor] = {}
-        for name in self.graph.order:
-            segment = self.graph.segments[name]
-            inputs = [
-                values[r] if isinstance(r, Ref) else fields[segment.role][r] for r in self.graph.wiring[name]
-            ]
-            result = self.segments[name](*inputs)
-            results = result if isinstance(result, tuple) else (result,)
-            values.update({Ref(name, output): t for output, t in zip(segment.outputs, results, strict=True)})
-        return values
 
 
 def _by_name(things: Iterable[Named], what: str, *, check: bool = True) -> dict[str, Named]:

@@ -13,38 +13,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import GraphError, nearest
 from .cutting import Pieces, cut_module
 from .merge import merge_module
-from .parts import Loss, LossFunction, Role, Segment, Share, TensorSpec
+from .parts import Loss, LossFunction, Placement, Role, Segment, Share, TensorSpec
 from .split_graph import SplitGraph
 
 __all__ = [
-    "Placement", "cut_segments", "extended_vanilla", "multi_hop", "multi_task", "u_shaped", "vanilla", "vertical",
+    "cut_segments", "extended_vanilla", "multi_hop", "multi_task", "u_shaped", "vanilla", "vertical",
 ]  # fmt: skip
 
 CutWord = str | float
-
-
-class Placement(Protocol):
-    """Who holds what: the part of ``cutlayer.data.Holdings`` that a graph needs."""
-
-    @property
-    def roles(self) -> Mapping[str, tuple[str, ...]]:
-        """Parties by role."""
-        ...
-
-    def fields(self, role: str) -> Mapping[str, Any]:
-        """Specs (``shape`` of one sample, ``dtype``) of the fields that the parties of ``role`` hold."""
-        ...
-
-    def example(self, role: str, rows: int = 2) -> Mapping[str, Tensor]:
-        """Return a few rows of each field of ``role``."""
-        ...
 
 
 Clients = Placement | Sequence[str] | int

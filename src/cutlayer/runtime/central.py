@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Holdings, Records
+from ..graph.joined import Joined
 from ..graph.parts import Loss, Ref
-from ..graph.split_graph import Joined, SplitGraph
+from ..graph.split_graph import SplitGraph
 from ..metering.metrics import measure
 from ..schedules.calendar import Batch, Calendar
 from ..schedules.steps import data_roles

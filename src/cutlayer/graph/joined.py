@@ -1,0 +1,34 @@
+"""The graph's segments as one network on one machine: what split training must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .parts import Ref
+from .split_graph import SplitGraph
+
+__all__ = ["Joined"]
+
+
+class Joined(nn.Module):
+    """The graph's segments as one module on one machine: the uncut network that split training must equal."""
+
+    def __init__(self, graph: SplitGraph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.segments = nn.ModuleDict({name: graph.segments[name].module for name in graph.order})
+
+    def forward(self, fields: Mapping[str, Mapping[str, Tensor]]) -> dict[Ref, Tensor]:
+        """Return every segment's outputs, given ``{role: {field: Tensor[B, ...]}}``."""
+        values: dict[Ref, Tensor] = {}
+        for name in self.graph.order:
+            segment = self.graph.segments[name]
+            inputs = [
+                values[r] if isinstance(r, Ref) else fields[segment.role][r] for r in self.graph.wiring[name]
+            ]
+            result = self.segments[name](*inputs)
+            results = result if isinstance(result, tuple) else (result,)
+            values.update({Ref(name, output): t for output, t in zip(segment.outputs, results, strict=True)})
+        return values
