@@ -4,7 +4,7 @@ Parties train one neural network together while every raw record, and where they
 stays at home: only activations at the cut layer go out, only gradients come back.
 
 >>> import cutlayer as cl
->>> people = cl.data.digits().hold_out(test=0.2).split_rows(3)
+>>> people = cl.data.digits().split_rows(3)
 >>> graph = cl.vanilla(cl.networks.mlp((64, 32, 10)), cut=0.5, clients=people)
 >>> study = cl.Study(graph=graph, optimizer=cl.optim.SGD(lr=0.1), epochs=1)
 >>> run = study.simulate(people)

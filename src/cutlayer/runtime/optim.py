@@ -4,7 +4,7 @@
 >>> cl.optim.SGD(lr=0.05, momentum=0.9)
 SGD(lr=0.05, momentum=0.9)
 >>> cl.optim.Adam(lr=0.01, schedule=cl.optim.StepLR(step_size=10, gamma=0.5))
-Adam(lr=0.01, schedule=StepLR(step_size=10, gamma=0.5))
+Adam(lr=0.01, schedule=StepLR(gamma=0.5, step_size=10))
 """
 
 from __future__ import annotations
