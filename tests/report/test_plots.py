@@ -8,7 +8,6 @@ from sample_run import events
 
 from cutlayer.errors import LogError
 from cutlayer.metering.events import Began, Ended, EpochEnded, Measured, Noted
-from cutlayer.metering.events import Noted
 from cutlayer.report.plots import PLOTS, comparing, computing, crossing, learning, save_plots, working
 
 

@@ -109,10 +109,8 @@ def _in_a_path(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _how_to_go_on(study: Study, file: Path, folder: Path, threads: int | None) -> str:
+def _how_to_go_on(file: Path, folder: Path, threads: int | None) -> str:
     """Say what an interrupted run left behind."""
-    if study.early_stopping is not None:
-        return f"\nStopped. The log in {folder} is whole. A run with early stopping is started anew."
     command = ["cutlayer", "simulate", str(file), "--out", str(folder), "--resume"]
     command += [] if threads is None else ["--threads", str(threads)]
     return f"\nStopped. Everything up to the last whole epoch is kept. Go on with:\n  {shlex.join(command)}"
