@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from ..run import Run
     from ..runtime.simulate import Progress
-    from ..study import Study
 
 __all__ = ["simulate"]
 
@@ -66,7 +65,7 @@ def simulate(
         with _progress(screen) as show:
             run = built.simulate(holdings, out=folder, resume=resume, on_progress=show)
     except KeyboardInterrupt:
-        screen.print(_how_to_go_on(built, study, folder, threads), markup=False, soft_wrap=True)
+        screen.print(_how_to_go_on(study, folder, threads), markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
     _finish(screen, run)
 
