@@ -13,10 +13,10 @@ half, and how much that matters on the steps between two; so several are measure
   2 steps a turn;
 - workload W with longer turns: 500 x 512 rows in batches of 64: 8 steps a turn.
 
-Memory is told by Linux, in processes of their own with 10 and with 500 clients that train two epochs on the
-same rows: the most the process ever held (VmHWM) less what it held when it had made the data (VmRSS). The
+Memory is told by Linux, in processes of their own with 10 and with 500 clients that train an epoch on the same
+rows: the most the process ever held (VmHWM) less what it held when it had made the data (VmRSS). The
 difference between both processes, divided by 490, is what a client costs beyond its data; median of
-several. glibc keeps freed memory for later, so its threshold is set (MALLOC_MMAP_THRESHOLD_=65536) to give
+two. glibc keeps freed memory for later, so its threshold is set (MALLOC_MMAP_THRESHOLD_=65536) to give
 tensors back when they are freed; the figure without that setting is told beside it.
 
 Ends with 1 if a step with 500 clients takes more than 1.1 times as long as with 10, for the small
@@ -104,7 +104,9 @@ def pool(case: Case) -> tuple[Tensor, Tensor]:
     return torch.rand(rows, *case.row, generator=draw), torch.randint(0, 10, (rows,), generator=draw)
 
 
-def study_of(case: Case, clients: int, x: Tensor, y: Tensor) -> tuple[cl.Study, cl.data.Holdings]:
+def study_of(
+    case: Case, clients: int, x: Tensor, y: Tensor, epochs: int = EPOCHS
+) -> tuple[cl.Study, cl.data.Holdings]:
     """Return the study and the holdings of ``clients`` clients, whose rows are views of ``x`` and ``y``."""
     ids = torch.arange(len(x)).numpy()
     each = len(x) // clients
@@ -115,7 +117,7 @@ def study_of(case: Case, clients: int, x: Tensor, y: Tensor) -> tuple[cl.Study, 
     holdings = cl.data.Holdings.of(parties, dict.fromkeys(parties, "client"))
     study = cl.Study(
         graph=cl.vanilla(case.network(), case.cut, clients=holdings), optimizer=cl.optim.SGD(lr=0.05),
-        batch_size=case.batch, epochs=EPOCHS, evaluate=(),
+        batch_size=case.batch, epochs=epochs, evaluate=(),
     )  # fmt: skip
     return study, holdings
 
@@ -165,7 +167,7 @@ def hold(case: Case, clients: int) -> int:
     x, y = pool(case)
     study_of(case, FEW, x[: FEW * case.batch], y)  # what is imported on first use is no client's cost
     before = status_kb("VmRSS")
-    study, holdings = study_of(case, clients, x, y)
+    study, holdings = study_of(case, clients, x, y, epochs=1)
     run = study.simulate(holdings)
     print(status_kb("VmHWM") - before)
     return 0 if run.events else 1
@@ -184,11 +186,14 @@ def memory(case: Case, repeats: int) -> measuring.Figures:
     figures: measuring.Figures = {}
     for give_back, what in ((True, "kb_per_client"), (False, "kb_per_client_with_freed_memory")):
         found: dict[int, list[int]] = {FEW: [], MANY: []}
-        for number in range(repeats):
+        for number in range(repeats if give_back else 1):
             for clients, values in found.items():
                 values.append(beyond_data_kb(case, clients, give_back=give_back))
             now = ", ".join(f"{clients} clients {values[-1]:,} KB" for clients, values in found.items())
-            print(f"  beyond the data, round {number + 1} of {repeats}: {now}", flush=True)
+            print(
+                f"  beyond the data, {'' if give_back else 'with freed memory, '}round {number + 1}: {now}",
+                flush=True,
+            )
         few, many = (statistics.median(values) for values in found.values())
         figures[what] = (many - few) / (MANY - FEW)
     return figures
@@ -222,7 +227,7 @@ def main() -> int:
     if asked.hold:
         return hold(CASES[asked.case], asked.hold)
     rows = []
-    for case in CASES[:1] if asked.quick else CASES:
+    for case in (W,) if asked.quick else CASES:
         row = compare(case, 1 if asked.quick else 3)
         if case.steps_per_turn == 2:
             row |= memory(case, 1 if asked.quick else 2)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import cutlayer as cl
+from cutlayer.metering.events import Ended
 
 Figures = dict[str, Any]
 Failures = list[str]
@@ -73,7 +74,7 @@ def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: b
     for work in sides.values() if warm_up else ():
         work()
     for number in range(rounds):
-        for name in list(sides) if number % 2 == 0 else reversed(sides):
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
             began = time.process_time()
             found.values[name].append(sides[name]())
             found.cpu_seconds[name].append(time.process_time() - began)
@@ -89,7 +90,7 @@ def ratio(upper: list[float], lower: list[float]) -> float:
 
 def training_seconds(run: cl.Run) -> float:
     """Return how long the training of ``run`` took, without building parties before it, from its log."""
-    return next(event.seconds for event in reversed(run.events) if event.kind == "ended")
+    return next(event.seconds for event in reversed(run.events) if isinstance(event, Ended))
 
 
 def read_cifar10(path: Path | None) -> tuple[Tensor, Tensor] | None:

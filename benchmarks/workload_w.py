@@ -66,7 +66,7 @@ def in_memory(x: Tensor, y: Tensor) -> Batches:
     """Return batches taken from tensors by their row numbers, in a new order each time."""
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.randperm(len(x)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(x)), BATCH):
             yield x[rows], y[rows]
 
     return batches

@@ -1,0 +1,163 @@
+"""Run the benchmarks, one after the other, and keep their figures.
+
+Each runs in a process of its own, with one thread for arithmetic. What it prints is shown; the last line, its
+figures, is written to ``results/<name>.json`` with hardware, load, date, commit, command and versions.
+
+Ends with 1 if any benchmark ends beyond its bar; all are run in any case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PACKAGES = ("cutlayer", "torch", "numpy", "scikit-learn", "pandas")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A script beside this one.
+
+    Attributes:
+        name: Its name, without ``.py``.
+        bar: What it must reach.
+        quick: Arguments that make it quick.
+    """
+
+    name: str
+    bar: str
+    quick: tuple[str, ...] = ("--quick",)
+
+
+BENCHMARKS = (
+    Benchmark(name="equality", bar="weights equal to the uncut network's, bit for bit, after at least 50 steps"),
+    Benchmark(name="workload_w", bar="at least 0.9 times the steps a second of a loop written by hand"),
+    Benchmark(name="vgg11_cifar", bar="at least 0.97 times the steps a second of the uncut loop"),
+    Benchmark(name="many_clients", bar="500 clients: a step at most 1.1 times as long as with 10, at most 50 KB each"),
+    Benchmark(name="nhanes_auc", bar="AUC at least 0.82 joined, and 0.03 above the best institution alone"),
+    Benchmark(name="breast_cancer_auc", bar="AUC at least 0.99, weights equal to the uncut twin's"),
+    Benchmark(name="mnist5k_accuracy", bar="at least 95 %, and within 0.1 points of one client with all the data"),
+    Benchmark(
+        name="frames_overhead", bar="at most 0.5 % beside tensors of 64 KB, at most 20 us beside copying them",
+        quick=("--seconds", "0.02"),
+    ),
+)  # fmt: skip
+
+
+def run(benchmark: Benchmark, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Run one benchmark, show what it prints, and return its exit status and figures (none if it broke)."""
+    command = [sys.executable, str(HERE / f"{benchmark.name}.py"), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout or ():
+            if last:
+                print(last, end="", flush=True)
+            last = line
+    try:
+        figures: dict[str, Any] = json.loads(last)
+    except json.JSONDecodeError:
+        print(last)
+        return process.returncode or 1, {}
+    return process.returncode, figures
+
+
+def circumstances(benchmark: Benchmark, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what the figures depend on: hardware, load, date, commit, command, versions."""
+    return {
+        "hardware": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "load_average_before": [round(load, 2) for load in os.getloadavg()],
+        },
+        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+        "commit": commit(),
+        "command": " ".join(["OMP_NUM_THREADS=1", "python", f"benchmarks/{benchmark.name}.py", *arguments]),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version(), "platform": platform.platform()},
+    }
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """Return the commit of the source, and whether it was changed since."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src", "*.py")
+    return (git("rev-parse", "HEAD") or "unknown") + (" with changes" if changed else "")
+
+
+def chosen(names: Sequence[str]) -> list[Benchmark]:
+    """Return the benchmarks of these names; all if there are none."""
+    known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    for name in names:
+        if name not in known:
+            sys.exit(f"no benchmark is named {name!r}; known: {', '.join(known)}")
+    return [known[name] for name in names] or list(BENCHMARKS)
+
+
+def parsed() -> argparse.Namespace:
+    """Return the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and their bars")
+    parser.add_argument(
+        "--quick", action="store_true", help="smoke test: little is measured and nothing is kept"
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the figures")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what was asked for and return the exit status."""
+    asked = parsed()
+    if asked.list:
+        for benchmark in BENCHMARKS:
+            print(f"{benchmark.name:20} {benchmark.bar}")
+        return 0
+    statuses = {}
+    for benchmark in chosen(asked.names):
+        print(f"\n== {benchmark.name}: {benchmark.bar}", flush=True)
+        arguments = benchmark.quick if asked.quick else ()
+        kept = circumstances(benchmark, arguments)
+        began = time.perf_counter()
+        statuses[benchmark.name], figures = run(benchmark, arguments)
+        print(f"took {time.perf_counter() - began:.0f} s", flush=True)
+        if figures and not asked.quick:
+            asked.out.mkdir(parents=True, exist_ok=True)
+            kept["seconds"] = round(time.perf_counter() - began, 1)
+            path = asked.out / f"{benchmark.name}.json"
+            path.write_text(json.dumps({"figures": figures, **kept}, indent=2) + "\n")
+    print()
+    for name, status in statuses.items():
+        print(f"{name:20} {'passed' if status == 0 else 'BEYOND ITS BAR'}")
+    return 1 if any(statuses.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Every benchmark explains itself, names its bar, is listed and in the README, and its figures are kept."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+PARTS = {"run", "measuring", "equality_cases"}
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module
+
+
+def test_all_are_listed_and_nothing_else(load):
+    assert sorted(benchmark.name for benchmark in load("run").BENCHMARKS) == SCRIPTS
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "run"])
+def test_help_says_what_is_measured_and_when_it_fails(name, load, monkeypatch, capsys):
+    module = load(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert " ".join(module.__doc__.split()) in told
+    assert re.search(r"Ends with 1 if ", told)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_there_is_a_bar_and_something_that_judges_it(name, load):
+    module = load(name)
+    bar = next(benchmark.bar for benchmark in load("run").BENCHMARKS if benchmark.name == name)
+    assert bar and callable(module.failures)
+    assert f"`{name}.py`" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+FAR_BEYOND = {
+    "breast_cancer_auc": {"auc": {"joined": 0.98}, "folds_equal_to_twin": 5, "folds": 5},
+    "equality": {"configurations": {"vanilla": {"different": ["weight"], "fewest_steps": 50}}},
+    "many_clients": {
+        "cases": [{"case": "W", "judged": True, "ratio": 1.2}, {"case": "V", "judged": False, "ratio": 9.0}],
+        "quick": False,
+    },
+    "mnist5k_accuracy": {
+        "accuracy": {"ten clients in turn": 0.94}, "points_between": 0.0, "equal_to_one_client": True,
+        "equal_to_twin": True, "quick": False,
+    },
+    "nhanes_auc": {
+        "auc": {"joined": 0.83, "clinic": 0.81}, "best_alone": "clinic", "folds_equal_to_twin": 5, "folds": 5,
+    },
+    "vgg11_cifar": {"weights_equal": True, "ratio_to_uncut": 0.9, "quick": False},
+    "workload_w": {"ratio_to_loop_in_memory": 0.89, "quick": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAR_BEYOND)
+def test_figures_beyond_the_bar_are_said_to_be_and_end_with_1(name, load, capsys):
+    failures = load(name).failures(FAR_BEYOND[name])
+    assert len(failures) == 1
+    assert load("measuring").finish(name, FAR_BEYOND[name], failures) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("beyond the bar: ")
+    assert json.loads(said[-1])["passed"] is False
+
+
+def test_an_unknown_benchmark_is_refused_with_the_known_ones(load):
+    with pytest.raises(SystemExit, match="no benchmark is named 'speed'; known: equality"):
+        load("run").chosen(["speed"])
+
+
+def test_a_quick_run_shows_and_judges_but_keeps_nothing(tmp_path):
+    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--out", str(tmp_path), "breast_cancer_auc"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["breast_cancer_auc", "passed"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_kept_figures_name_hardware_date_commit_command_and_versions(path):
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    assert path.stem in SCRIPTS
+    assert kept["figures"]["benchmark"] == path.stem
+    assert kept["figures"].get("quick", False) is False
+    assert kept["hardware"]["processor"] and kept["date"] and kept["commit"] and kept["versions"]["torch"]
+    assert kept["command"].endswith(f"benchmarks/{path.stem}.py")
