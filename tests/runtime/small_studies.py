@@ -1,5 +1,7 @@
 """Small data and the plain loop that split training is compared with."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -33,7 +35,7 @@ def batches(study: Study, holdings) -> list[np.ndarray]:
     cohorts = Cohorts(study.graph, holdings)
     calendar = Calendar(cohorts.rows, study.batch_size, study.seed, study.drop_last, study.shuffle)
     steps = {}
-    for action in study.program(holdings, study.epochs):
+    for action in replace(study, evaluate=()).program(holdings, study.epochs):
         batch = Batch.parse(action.what) if action.op is Op.LOAD else None
         if batch is not None and batch.split == "train":
             ids = cohorts.ids[batch.turn]["train"]

@@ -274,3 +274,35 @@ def test_two_paths_between_two_roles_and_losses_at_both_ends():
     plain_loop(Uncut(), batches(study, people), x, y, lambda p: torch.optim.SGD(p, **MOMENTUM), loss)
     for name, module in zip(("head", "side", "left", "right", "top"), whole, strict=True):
         assert all(torch.equal(run.weights()[name][n], t) for n, t in module.state_dict().items())
+
+
+def test_gradients_of_one_sender_come_in_the_order_in_which_they_were_sent():
+    """One segment of the client reads two of the server's; both gradients go back at once."""
+    source, *_ = pooled()
+    people = source.split_rows(2)
+    segments = [
+        Segment("head", "client", nn.Linear(6, 4), ("x",)),
+        Segment("left", "server", nn.Linear(4, 3), ("head",)),
+        Segment("right", "server", nn.Linear(4, 3), ("head",)),
+        Segment("tail", "client", cl.Sum(), ("left", "right")),
+    ]
+    graph = hybrid(
+        people, {"client": ("x", "y"), "server": ()}, segments, [Loss(role="client", prediction="tail")]
+    )
+    study = study_of(graph)
+    assert study.simulate(people).equals(study.central(people))
+
+
+@pytest.mark.parametrize("many", [2, 3, 5])
+def test_a_value_with_many_readers_and_losses_adds_their_gradients_as_the_twin_does(many):
+    source, *_ = pooled()
+    people = source.split_rows(2)
+    roles = ["client", "server", "hop"] * many
+    segments = [Segment("head", "client", nn.Linear(6, 3), ("x",))]
+    segments += [Segment(f"part{i}", roles[i], nn.Linear(3, 3), ("head",)) for i in range(2 * many)]
+    segments += [Segment("sum", "client", cl.Sum(), tuple(s.name for s in segments[1:]))]
+    losses = [Loss(role="client", prediction="sum", name="main")]
+    losses += [Loss(role="client", prediction="head", name=f"loss-{i}", weight=0.1 + i) for i in range(many)]
+    graph = hybrid(people, {"client": ("x", "y"), "server": (), "hop": ()}, segments, losses)
+    study = study_of(graph, optimizer=cl.optim.Adam(lr=0.01))
+    assert study.simulate(people).equals(study.central(people))

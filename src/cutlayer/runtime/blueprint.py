@@ -38,7 +38,7 @@ class Crossing:
         names: Names of the tensors in the frame.
         refs: What they are in the graph (none for labels).
         specs: Their shapes and dtypes.
-        index: Place of the last segment that reads them at the far end, to add gradients in that order.
+        indices: Place of the first segment at the far end that reads each, to add gradients in that order.
     """
 
     cut: Cut
@@ -46,7 +46,7 @@ class Crossing:
     names: tuple[str, ...]
     refs: tuple[Ref, ...]
     specs: tuple[TensorSpec | None, ...]
-    index: int
+    indices: tuple[int, ...]
 
 
 class Blueprint:
@@ -71,6 +71,13 @@ class Blueprint:
             for loss in graph.losses.values()
             for segment, _, output in [loss.prediction.partition(":")]
         }
+        judged = [ref for _, ref in self.predictions.values()]
+        self.shared_predictions = {
+            name: len(graph.order) + number
+            for number, (name, (_, ref)) in enumerate(self.predictions.items())
+            if graph.needs_gradient(ref) and judged.count(ref) + len(graph.consumers(ref)) > 1
+        }
+        """Losses that are not alone to read their prediction, with their place in the order of readers."""
 
     def parcel(self, what: str) -> tuple[Crossing, ...]:
         """Return what a frame carries by its name, ``head->server`` or several joined by ``+``."""
@@ -78,16 +85,18 @@ class Blueprint:
 
     def _add(self, cut: Cut) -> None:
         if cut.kind == "label":
-            self.crossings[cut.name] = Crossing(cut, Kind.LABEL, cut.tensors, (), cut.specs, 0)
+            self.crossings[cut.name] = Crossing(cut, Kind.LABEL, cut.tensors, (), cut.specs, ())
             return
         refs = tuple(Ref(cut.producer, name) for name in cut.tensors)
-        readers = [
-            self.work[n].index
+        indices = tuple(
+            min(
+                self.work[n].index
+                for n in self.graph.consumers(ref)
+                if self.graph.segments[n].role == cut.target
+            )
             for ref in refs
-            for n in self.graph.consumers(ref)
-            if self.graph.segments[n].role == cut.target
-        ]
-        self.crossings[cut.name] = Crossing(cut, Kind.ACTIVATION, cut.tensors, refs, cut.specs, max(readers))
+        )
+        self.crossings[cut.name] = Crossing(cut, Kind.ACTIVATION, cut.tensors, refs, cut.specs, indices)
         back = [i for i, wanted in enumerate(cut.returns_gradient) if wanted]
         if back:
             self.crossings[cut.backward_name] = Crossing(
@@ -96,5 +105,5 @@ class Blueprint:
                 tuple(cut.tensors[i] for i in back),
                 tuple(refs[i] for i in back),
                 tuple(cut.specs[i] for i in back),
-                max(readers),
+                tuple(indices[i] for i in back),
             )

@@ -108,12 +108,11 @@ class CentralTwin:
 
     def _loss(self, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         values = self.network(fields)
-        terms = [
-            loss.compute(values[self._prediction(loss.prediction)], self._label(loss, fields)) * loss.weight
-            if loss.weight != 1.0
-            else loss.compute(values[self._prediction(loss.prediction)], self._label(loss, fields))
-            for loss in self.graph.losses.values()
-        ]
+        terms = []
+        for loss in self.graph.losses.values():
+            prediction = values[self._prediction(loss.prediction)]
+            term = loss.compute(prediction.view_as(prediction), self._label(loss, fields))
+            terms.append(term if loss.weight == 1.0 else term * loss.weight)
         total = terms[0]
         for term in terms[1:]:
             total = total + term

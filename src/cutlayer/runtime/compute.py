@@ -123,20 +123,31 @@ def infer(party: LocalParty, action: Action) -> Runner:
 
 
 def loss(party: LocalParty, action: Action) -> Runner:
-    """Compare prediction and label; the loss stays attached to the segment that predicts."""
+    """Compare prediction and label; the loss stays attached to the segment that predicts.
+
+    Where others read the prediction too, its gradient is worked out here, to be added to theirs in order.
+    """
     shared = party.shared
     placed = shared.blueprint.graph.losses[action.what]
     segment, ref = shared.blueprint.predictions[placed.name]
     target, weight, name = placed.target, placed.weight, placed.name
+    index = shared.blueprint.shared_predictions.get(name)
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
         prediction, label = flight.values[ref], flight.fields[target]
+        if index is not None:
+            prediction = prediction.detach().requires_grad_()
         try:
             value = placed.compute(prediction, label)
+            if index is not None:
+                value.backward(torch.full_like(value, weight))
         except Exception as error:
             raise _explained(error, party.name, f"loss {name}", step, [prediction, label]) from error
-        flight.losses.setdefault(segment, []).append((value, weight))
+        if index is None:
+            flight.losses.setdefault(segment, []).append((value, weight))
+        elif prediction.grad is not None:
+            flight.gradients.setdefault(ref, []).append((index, prediction.grad))
         number = value.item()
         if not math.isfinite(number) and shared.check_finite:
             _blame(party, flight, step, f"loss {name!r} is {number}")
@@ -182,7 +193,7 @@ def backward(party: LocalParty, action: Action) -> Runner:
                     _propagate(roots, gradients)
             except Exception as error:
                 raise _explained(error, party.name, name, step, roots) from error
-        for ref, leaf in flight.leaves.pop(name):
+        for ref, leaf in reversed(flight.leaves.pop(name)):
             if leaf.grad is not None:
                 flight.gradients.setdefault(ref, []).append((index, leaf.grad))
 

@@ -136,9 +136,9 @@ def _keep_activations(flight: Flight, crossing: Crossing, tensors: Named) -> Non
 
 
 def _keep_gradients(flight: Flight, crossing: Crossing, tensors: Named) -> None:
-    for ref, (_, tensor) in zip(crossing.refs, tensors, strict=True):
+    for ref, index, (_, tensor) in zip(crossing.refs, crossing.indices, tensors, strict=True):
         if tensor is not None:
-            flight.gradients.setdefault(ref, []).append((crossing.index, tensor))
+            flight.gradients.setdefault(ref, []).append((index, tensor))
 
 
 def _keep_labels(flight: Flight, crossing: Crossing, tensors: Named) -> None:

@@ -109,14 +109,19 @@ def _training(graph: SplitGraph) -> Roles:
     actions = [(role, Op.LOAD, "", "") for role in data_roles(graph)]
     actions += _forward(graph, Op.FORWARD, labels=True)
     actions += [(loss.role, Op.LOSS, loss.name, "") for loss in graph.losses.values()]
+    waiting: dict[str, list[Cut]] = {}
     for name in reversed(graph.order):
         role = graph.segments[name].role
         if name not in graph.trainable:
             continue
-        returning = [cut for cut in _cuts_of(graph, name) if cut.has_gradient]
-        actions += [(role, Op.RECEIVE, cut.backward_name, cut.target) for cut in returning]
+        due = {cut.target for cut in waiting.get(role, []) if cut.producer == name}
+        for cut in [cut for cut in waiting.get(role, []) if cut.target in due]:
+            actions.append((role, Op.RECEIVE, cut.backward_name, cut.target))  # in the order they were sent
+            waiting[role].remove(cut)
         actions.append((role, Op.BACKWARD, name, ""))
-        actions += _returned(graph, name)
+        for cut in _returned(graph, name):
+            actions.append((role, Op.SEND, cut.backward_name, cut.source))
+            waiting.setdefault(cut.source, []).append(cut)
         if any(p.requires_grad for p in graph.segments[name].module.parameters()):
             actions.append((role, Op.STEP, name, ""))
     return tuple(actions)
@@ -171,19 +176,16 @@ def _cuts_of(graph: SplitGraph, segment: str) -> list[Cut]:
     return [cut for cut in graph.cuts if cut.kind == "activation" and cut.producer == segment]
 
 
-def _returned(graph: SplitGraph, name: str) -> list[tuple[str, Op, str, str]]:
-    """The gradients that can leave once ``name`` is done: its role's last backward that feeds that cut."""
+def _returned(graph: SplitGraph, name: str) -> list[Cut]:
+    """The cuts whose gradients can leave once ``name`` is done: its role's last backward that feeds them."""
     role = graph.segments[name].role
-    actions = []
+    found = []
     for cut in graph.cuts_into(role):
-        if not cut.has_gradient:
-            continue
         readers = [c for c in graph.order if graph.segments[c].role == role and _reads(graph, c, cut)]
-        if (
-            readers and readers[0] == name
-        ):  # backward runs in reverse, so the first reader is the last to finish
-            actions.append((role, Op.SEND, cut.backward_name, cut.source))
-    return actions
+        # Backward runs in reverse, so the first reader is the last to finish.
+        if cut.has_gradient and readers and readers[0] == name:
+            found.append(cut)
+    return found
 
 
 def _reads(graph: SplitGraph, segment: str, cut: Cut) -> bool:
