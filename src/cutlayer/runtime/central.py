@@ -52,6 +52,7 @@ class CentralTwin:
     ) -> None:
         self.graph, self.calendar, self.seed = graph, calendar, seed
         self.network = copy.deepcopy(Joined(graph)).to(device)
+        self._cuda = torch.device(device).type == "cuda"
         self._pile = _Pile(graph, holdings, cohorts, device)
         self._optimizers, self._schedules = _build(self.network, optimizers)
         self._every_step = {name: spec.every == "step" for name, spec in optimizers.items()}
@@ -131,7 +132,11 @@ class CentralTwin:
 
     def _draw(self, name: str) -> None:
         if self.network.training:
-            torch.manual_seed(at_step(stream(self.seed, "segment", name), self._step))
+            # Not torch.manual_seed: where there is no GPU it notes the call's traceback, a millisecond each time.
+            seed = at_step(stream(self.seed, "segment", name), self._step)
+            torch.default_generator.manual_seed(seed)
+            if self._cuda:
+                torch.cuda.manual_seed(seed)
 
 
 @dataclass
