@@ -141,7 +141,7 @@ def loss(party: LocalParty, action: Action) -> Runner:
         try:
             value = placed.compute(prediction, label)
             if index is not None:
-                value.backward(torch.full_like(value, weight))
+                torch.autograd.backward(value, torch.full_like(value, weight))
         except Exception as error:
             raise _explained(error, party.name, f"loss {name}", step, [prediction, label]) from error
         if index is None:
@@ -272,6 +272,8 @@ def _explained(error: Exception, party: str, place: str, step: int, tensors: lis
     todo = "check shapes and dtypes of the data and of the layers there"
     if "more than 1 value per channel" in text:
         todo = "BatchNorm needs more than one row: choose another batch_size, or drop_last=True"
+    elif "in-place operation" in text:
+        todo = "the first layer there changes what it is given: use inplace=False, or cut after it"
     elif "out of bounds" in text or "Target" in text:
         todo = "labels must be 0 … classes-1; check the labels and the number of outputs of the last layer"
     shapes = ", ".join(str(TensorSpec.of(t)) if t.ndim else str(t.dtype) for t in tensors)
