@@ -135,6 +135,38 @@ def test_without_the_check_training_goes_on():
     assert run.events[-1].kind == "ended"
 
 
+# Losses and layers
+
+
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        (nn.CrossEntropyLoss(reduction="none"), r"\(4,\) numbers"),
+        (lambda made, label: 3.0, "float"),
+        (lambda made, label: None, "NoneType"),
+    ],
+)
+def test_a_loss_that_is_not_one_number_is_refused(function, got):
+    graph = cl.vanilla(NET, "linear1", clients=GOOD, loss=function)
+    with pytest.raises(
+        StudyError, match=f"^server, step 0: .*loss 'loss' must return one number; got {got}; expected a"
+    ):
+        simulate(GOOD, graph)
+
+
+def test_a_layer_that_changes_what_it_is_given_is_explained():
+    segments = [
+        cl.Segment("head", "client", nn.Linear(6, 4), ("x",)),
+        cl.Segment("top", "server", nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3)), ("head",)),
+    ]
+    losses, shares = [cl.Loss(role="server", prediction="top")], [cl.Share("y", "client", "server")]
+    graph = cl.SplitGraph.over(GOOD, segments=segments, losses=losses, shares=shares)
+    with pytest.raises(
+        StudyError, match=r"server, step 0: top failed on .*in-place operation.*; .*inplace=False, or cut"
+    ):
+        simulate(GOOD, graph)
+
+
 # Labels
 
 

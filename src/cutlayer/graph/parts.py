@@ -162,7 +162,15 @@ class Loss:
         """
         if isinstance(self.function, _LIKE_PREDICTION) and label.numel() == prediction.numel():
             label = label.to(prediction.dtype).reshape(prediction.shape)
-        return self.function(prediction, label)
+        value = self.function(prediction, label)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise GraphError(
+                f"loss {self.name!r} must return one number",
+                got=f"{tuple(value.shape)} numbers" if isinstance(value, Tensor) else type(value).__name__,
+                expected="a tensor with the mean over the batch",
+                todo="reduction='mean' in PyTorch's losses",
+            )
+        return value
 
 
 @dataclass(frozen=True)
