@@ -48,7 +48,7 @@ class Study:
         drop_last: Leave out an epoch's last batch where it is not full.
         shuffle: Draw a new order of the rows in each epoch.
         evaluate: Splits to measure after each epoch, where somebody has them.
-        check_finite: Refuse to send NaN or infinity.
+        check_finite: Stop at NaN or infinity in a loss or a gradient, before it is sent.
         device: Where segments run: ``"cpu"``, ``"cuda"``.
         name: The study's name.
 

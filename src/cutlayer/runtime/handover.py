@@ -35,6 +35,7 @@ def give(party: LocalParty, action: Action) -> Runner:
         for segment in segments:
             party.shared.workshop.bring_back(party.live.pop(segment.name))
         party.away = True
+        party.land()
 
     return run
 

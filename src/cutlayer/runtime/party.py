@@ -151,6 +151,11 @@ class LocalParty:
         self._step, self._flight = step, flight
         return flight
 
+    def land(self) -> None:
+        """Forget all steps: a party that is not on turn keeps no batch."""
+        self.flights.clear()
+        self._step, self._flight = -1, Flight()
+
     def segment(self, name: str) -> LiveSegment:
         """Return the working copy of a segment, made with the initial weights when first asked for."""
         live = self.live.get(name)

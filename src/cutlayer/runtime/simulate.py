@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import math
 import resource
 import sys
@@ -159,7 +160,7 @@ class Simulation:
         began = time.perf_counter()
         stopping = self.settings.early_stopping
         epoch = start - 1
-        with _own_randomness():
+        with _own_randomness(), _quiet_collector():
             for epoch in range(start, self.settings.epochs):
                 if self._epoch(epoch):
                     self.reason = (
@@ -376,6 +377,16 @@ def _own_randomness() -> Iterator[None]:
     """Leave PyTorch's global random state as it was found."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         yield
+
+
+@contextlib.contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Spare the garbage collector what was there before training: 500 parties are many objects to go through."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def batches_of(schedule: Schedule, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Batch]:
