@@ -76,6 +76,8 @@ def run(benchmark: Benchmark, arguments: Sequence[str]) -> tuple[int, dict[str, 
 
 def circumstances(benchmark: Benchmark, arguments: Sequence[str]) -> dict[str, Any]:
     """Return what the figures depend on: hardware, load, date, commit, command, versions."""
+    images = os.environ.get("CUTLAYER_CIFAR10")
+    given = [f"CUTLAYER_CIFAR10={Path(images).name}"] if images else []
     return {
         "hardware": {
             "processor": processor(),
@@ -85,7 +87,9 @@ def circumstances(benchmark: Benchmark, arguments: Sequence[str]) -> dict[str, A
         },
         "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
         "commit": commit(),
-        "command": " ".join(["OMP_NUM_THREADS=1", "python", f"benchmarks/{benchmark.name}.py", *arguments]),
+        "command": " ".join(
+            [*given, "OMP_NUM_THREADS=1", "python", f"benchmarks/{benchmark.name}.py", *arguments]
+        ),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
         | {"python": platform.python_version(), "platform": platform.platform()},
     }
