@@ -141,8 +141,16 @@ class Study:
         calendar = self._calendar(Cohorts(self.graph, holdings))
         splits = tuple(s for s in self.evaluate if any(r.get(s) for r in calendar.rows))
         program = program_of(self.schedule, self.graph, calendar, epochs, splits)
-        check(program, self.graph)
+        check(program, self.graph, calendar)
         return program
+
+    def check(self, program: Program, holdings: Holdings) -> int:
+        """Check a program against the graph and the batches that the parties have; return how many ticks it takes.
+
+        Raises:
+            ProgramError: It cannot be performed, trains on rows that are held out, or loads a batch that is none.
+        """
+        return check(program, self.graph, self._calendar(Cohorts(self.graph, holdings)))
 
     def describe(self) -> str:
         """Return what the study is, as text."""
@@ -231,7 +239,7 @@ class Study:
         ]
         small = Calendar(rows, self.batch_size, self.seed, self.drop_last, self.shuffle)
         splits = tuple(s for s in self.evaluate if any(turn.get(s) for turn in rows))
-        check(program_of(self.schedule, self.graph, small, 2, splits), self.graph)
+        check(program_of(self.schedule, self.graph, small, 2, splits), self.graph, small)
 
     def _settings(self) -> Settings:
         return Settings(

@@ -4,10 +4,12 @@ import re
 import time
 
 import pytest
-from small_graphs import small_calendar, small_graph
+from small_graphs import NAMES, small_calendar, small_graph
 
 from cutlayer.errors import ProgramError
 from cutlayer.schedules import Action, Calendar, Op, Program, RoundRobin, check, program_of
+from cutlayer.schedules.calendar import Batch
+from cutlayer.schedules.steps import training_step
 
 GRAPH = small_graph("vanilla")
 RIGHT = program_of(RoundRobin(), GRAPH, small_calendar("vanilla", 2), 1, ("valid",))
@@ -41,7 +43,6 @@ def refused(program, graph=GRAPH):
 
 
 def test_a_right_program_takes_as_many_ticks_as_its_longest_wait():
-    assert check(Program(), GRAPH) == 0
     assert len(RIGHT) / 2 < check(RIGHT, GRAPH) <= len(RIGHT)
 
 
@@ -188,7 +189,9 @@ def test_a_batch_that_is_trained_on_twice():
     )
 
 
-@pytest.mark.parametrize("word", ["train", "train.0/0", "train.x/0/0", "train.9/0/0", "train.-1/0/0"])
+@pytest.mark.parametrize(
+    "word", ["train", "train.0/0", "trian.0/0/0", "train.x/0/0", "train.9/0/0", "train.-1/0/0"]
+)
 def test_a_batch_that_is_none(word):
     text = refused(replaced(RIGHT, "@0 client-0 load train.0/0/0", f"@0 client-0 load {word}"))
     assert f"{word!r} names no batch" in text and text.endswith("write split.turn/epoch/batch, train.0/0/3")
@@ -197,12 +200,45 @@ def test_a_batch_that_is_none(word):
 def test_training_and_evaluation_do_not_mix():
     frozen = small_graph("frozen")
     program = program_of(RoundRobin(), frozen, small_calendar("frozen", 2), 1, ("valid",))
-    for one, other in (("infer", "forward"), ("forward", "infer")):
-        line = next(str(a) for a in program if a.op == one)
-        mode = {"infer": "evaluation", "forward": "training"}[other]
+    for segment, mode in (("head", "evaluation"), ("top", "training")):
+        line = next(str(a) for a in program if (a.op, a.what) == (Op.FORWARD, segment))
         assert f"'head->server' was made for {mode}" in refused(
-            replaced(program, line, line.replace(one, other)), frozen
+            replaced(program, line, line.replace("forward", "infer")), frozen
         )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_rows_that_are_held_out_are_not_trained_on(name, split):
+    graph = small_graph(name)
+    step = Program(training_step(graph, 0, 0, Batch(split, 0, 0, 0)).actions())
+    text = refused(step, graph)
+    assert f"the batch {split}.0/0/0 is not for training" in text and " forward " in text.splitlines()[0]
+    assert text.endswith("forward takes batches of the split 'train', infer those of any")
+
+
+def test_any_split_may_be_evaluated():
+    program = program_of(RoundRobin(), GRAPH, small_calendar("vanilla"), 1, ("train", "valid"))
+    assert check(program, GRAPH, small_calendar("vanilla")) > 0
+
+
+@pytest.mark.parametrize("nothing", [[], {}, {"client-0": [], "server": []}])
+def test_an_empty_program_is_refused(nothing):
+    assert refused(nothing).startswith("the program is empty; yield the actions")
+
+
+def test_a_batch_that_its_turn_does_not_have():
+    calendar = small_calendar("vanilla", 2)  # a batch in turn 0, two in turn 1
+    check(RIGHT, GRAPH, calendar)
+    assert check(replaced(RIGHT, "@0 client-0 load train.0/0/0", "@0 client-0 load train.0/0/1"), GRAPH)
+    for word, has in {
+        "train.0/0/1": "turn 0 has 1 batch of the split 'train'",
+        "valid.0/0/2": "turn 0 has 2 batches of the split 'valid'",
+        "test.0/0/0": "turn 0 has no batches of the split 'test'",
+    }.items():
+        with pytest.raises(ProgramError, match=has) as caught:
+            check(Program.parse(f"@0 client-0 load {word}"), GRAPH, calendar)
+        assert caught.value.todo == "batches are counted from 0"
 
 
 def test_a_score_that_is_left_out():

@@ -3,8 +3,8 @@
 What may remain right and come to other bits is only what a program does not promise:
 
 - a learning rate that moves on (``advance``) or a snapshot that is kept, left out or elsewhere;
-- other rows, where one party alone loads them (with several, their batches must agree): the checker
-  knows neither how many rows there are nor that every row must be used.
+- other training rows, where one party alone loads them (with several, their batches must agree): a right
+  program need not use every row.
 """
 
 from functools import cache
@@ -110,7 +110,7 @@ def accepted(name, actions):
     """The program of these actions, if it is right."""
     program = Program(actions)
     try:
-        check(program, small_graph(name))
+        check(program, small_graph(name), calendar_of(name))
     except ProgramError:
         return None
     return program

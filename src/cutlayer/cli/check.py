@@ -17,7 +17,7 @@ def check(
     program: Annotated[Path, typer.Argument(help="One action a line.", metavar="PROGRAM.TXT")],
     study: Annotated[Path, STUDY],
 ) -> None:
-    """Check the order of work in a text file against a study: every receive has its send, no deadlock.
+    """Check the order of work in a text file against a study: no deadlock, no training on test rows.
 
     \b
     cutlayer describe study.toml --program --steps 0 > program.txt
@@ -28,11 +28,10 @@ def check(
     except (OSError, UnicodeDecodeError) as error:
         raise ProgramError(f"cannot read {program}: {error}") from error
     from ..schedules import Program
-    from ..schedules import check as check_program
     from ..study_file import load_study
 
     actions = Program.parse(text)
-    built, _ = load_study(study).build()
-    ticks = check_program(actions, built.graph)
+    built, holdings = load_study(study).build()
+    ticks = built.check(actions, holdings)
     count = f"{len(actions):,} actions of {len(actions.parties)} parties"
     typer.echo(f"{program.name}: {count} are in order; they take {ticks:,} ticks.")

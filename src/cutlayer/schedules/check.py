@@ -5,6 +5,9 @@ right if every party gets to its end, every frame that was sent was received, in
 found what it needs (see :mod:`cutlayer.schedules.rules`). All parties' programs merged into one must be in
 an order in which one thread can perform them.
 
+Only batches of the split ``train`` are trained on; any split may be evaluated. With a calendar, no batch is
+loaded that its turn does not have.
+
 What a right program does not promise: that every row is trained on, that metrics are measured, that a
 learning-rate schedule moves on or a snapshot is kept. Leaving these out gives another right program.
 """
@@ -18,6 +21,7 @@ from typing import NamedTuple, NoReturn
 from ..errors import ProgramError, nearest
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op, Program
+from .calendar import Calendar
 from .rules import Made, Refused, Rules
 
 __all__ = ["check"]
@@ -29,23 +33,32 @@ _SENDING = frozenset({Op.SEND, Op.GIVE, Op.TELL, Op.RELAY})
 Channel = tuple[str, str]
 
 
-def check(program: Iterable[Action] | Mapping[str, Iterable[Action]], graph: SplitGraph) -> int:
+def check(
+    program: Iterable[Action] | Mapping[str, Iterable[Action]],
+    graph: SplitGraph,
+    calendar: Calendar | None = None,
+) -> int:
     """Check a merged program, or one list for each party, against ``graph``; return how many ticks it takes.
 
     In a tick every party that does not wait does one action.
 
+    Args:
+        program: The actions.
+        graph: Who has which segments, and which cuts there are.
+        calendar: How many batches each turn has; without it, a batch that nobody has is not found.
+
     Raises:
         ProgramError: A receive without its send, a frame nobody receives, a use before the make, work
-            left undone, a hand-over that is missing, a deadlock; the message shows the step x party
-            grid with the place marked.
+            left undone, a hand-over that is missing, training on rows that are held out, a deadlock,
+            or no action at all; the message shows the step x party grid with the place marked.
     """
     if isinstance(program, Mapping):
-        return _Check({party: list(actions) for party, actions in program.items()}, graph).run()
+        return _Check({party: list(actions) for party, actions in program.items()}, graph, calendar).run()
     merged = Program(program)
     lists: dict[str, list[Action]] = {}
     for action in merged:
         lists.setdefault(action.party, []).append(action)
-    ticks = _Check(lists, graph).run()
+    ticks = _Check(lists, graph, calendar).run()
     _in_order(merged)
     return ticks
 
@@ -58,8 +71,12 @@ class _Frame(NamedTuple):
 
 
 class _Check:
-    def __init__(self, lists: Mapping[str, list[Action]], graph: SplitGraph) -> None:
-        self.rules = Rules(graph)
+    def __init__(
+        self, lists: Mapping[str, list[Action]], graph: SplitGraph, calendar: Calendar | None
+    ) -> None:
+        if not any(lists.values()):
+            raise ProgramError("the program is empty", todo="yield the actions of a step, e.g. training_step")
+        self.rules = Rules(graph, calendar)
         for party in lists:
             if party not in self.rules.roles:
                 raise ProgramError(

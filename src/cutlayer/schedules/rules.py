@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..data.records import SPLITS
 from ..errors import nearest
 from ..graph.parts import Cut, Loss, Ref
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
-from .calendar import Batch
+from .calendar import Batch, Calendar
 
 __all__ = ["Made", "Refused", "Rules"]
 
@@ -50,10 +51,11 @@ class Rules:
 
     Args:
         graph: The graph that the program is for.
+        calendar: How many batches each turn has; without it, a batch may have any number.
     """
 
-    def __init__(self, graph: SplitGraph) -> None:
-        self.graph = graph
+    def __init__(self, graph: SplitGraph, calendar: Calendar | None = None) -> None:
+        self.graph, self.calendar = graph, calendar
         self.roles = {party.name: party.role for party in graph.parties}
         self.owed: dict[str, dict[tuple[str, str], Action]] = defaultdict(dict)
         self._cuts = {cut.name: cut for cut in graph.cuts}
@@ -189,13 +191,19 @@ class Rules:
     def _load(self, action: Action, frame: Made | None) -> None:
         try:
             batch = Batch.parse(action.what)
-            turn = self.graph.turns[batch.turn] if min(batch[1:]) >= 0 else None
+            known = batch.split in SPLITS and min(batch[1:]) >= 0
+            turn = self.graph.turns[batch.turn] if known else None
         except (ValueError, IndexError):
             turn = None
         if turn is None:
             raise Refused(f"{action.what!r} names no batch", "write split.turn/epoch/batch, train.0/0/3")
         if turn.get(self.roles[action.party]) != action.party:
             raise Refused(f"{action.party!r} does not take part in turn {batch.turn}")
+        if self.calendar is not None:
+            count = self.calendar.batches(batch.turn, batch.split)
+            if batch.number >= count:
+                has = f"turn {batch.turn} has {count or 'no'} {'batch' if count == 1 else 'batches'}"
+                raise Refused(f"{has} of the split {batch.split!r}", "batches are counted from 0")
         self._make(action, "load", None, action.what)
 
     def _run(self, action: Action, frame: Made | None) -> None:
@@ -208,6 +216,9 @@ class Rules:
                 raise Refused(f"its {kind} of step {before.step} is still to be done")
         batch = self._use_all(action, self._inputs[name], name, training)
         if training:
+            if not batch.startswith("train."):
+                todo = "forward takes batches of the split 'train', infer those of any"
+                raise Refused(f"the batch {batch} is not for training", todo)
             last = self._trained[name].setdefault(batch, action.step)
             if last != action.step:
                 raise Refused(f"the batch {batch} was trained on in step {last} before")
