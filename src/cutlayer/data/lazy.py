@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutlayer.errors import DataError
+from cutlayer.data.randomness import seeded
+from cutlayer.errors import CutlayerError, DataError
 
 __all__ = ["Field", "FieldSpec", "LazyField", "LazyRows", "MapDataset", "select_fields", "spec_of"]
 
@@ -56,6 +57,7 @@ class LazyRows:
         self._rows = torch.arange(len(dataset)) if rows is None else rows
         self._waiting: dict[str, Tensor] = {}
         self._waiting_rows: Tensor | None = None
+        self._waiting_seed: int | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -68,13 +70,23 @@ class LazyRows:
         """Return the fields that an item holds; reads the first item."""
         if not len(self):
             raise DataError("the dataset is empty", expected="at least one item")
-        return {name: LazyField(self, name, _spec(value)) for name, value in self._item(0).items()}
+        with seeded(0):
+            first = self._item(0)
+        return {name: LazyField(self, name, _spec(value)) for name, value in first.items()}
 
-    def take(self, name: str, rows: Tensor) -> Tensor:
-        """Return one field of these rows, [len(rows), ...]."""
+    def take(self, name: str, rows: Tensor, seed: int | None = None) -> Tensor:
+        """Return one field of these rows, [len(rows), ...].
+
+        Args:
+            name: The field.
+            rows: Positions, int64 [rows].
+            seed: Where random augmentation draws from; None: from the process's own random state.
+        """
         fresh = self._waiting_rows is None or not torch.equal(self._waiting_rows, rows)
-        if fresh or name not in self._waiting:
-            self._waiting, self._waiting_rows = self._stack(rows), rows.clone()
+        if fresh or seed != self._waiting_seed or name not in self._waiting:
+            with seeded(seed):
+                self._waiting = self._stack(rows)
+            self._waiting_rows, self._waiting_seed = rows.clone(), seed
         if name not in self._waiting:
             raise DataError(f"the dataset's items lack {name!r}", got=", ".join(self._waiting))
         return self._waiting.pop(name)
@@ -87,7 +99,17 @@ class LazyRows:
 
     def _item(self, row: int) -> dict[str, Tensor]:
         number = int(self._rows[row])
-        item = self._dataset[number]
+        try:
+            item = self._dataset[number]
+        except CutlayerError:
+            raise
+        except Exception as error:
+            text = str(error).splitlines()[0] if str(error) else ""
+            raise DataError(
+                f"item {number} of the dataset cannot be read",
+                got=f"{type(error).__name__}: {text}" if text else type(error).__name__,
+                todo=f"mend dataset[{number}] or leave it out of the dataset",
+            ) from error
         if isinstance(item, Mapping):
             return {str(name): _tensor(str(name), value, number) for name, value in item.items()}
         if isinstance(item, tuple | list) and len(item) == 2:
@@ -119,11 +141,11 @@ class LazyField:
     def __repr__(self) -> str:
         return f"LazyField({self.name!r}, rows={len(self)}, {self.spec})"
 
-    def index_select(self, dim: int, rows: Tensor) -> Tensor:
-        """Read these rows, [len(rows), ...]; ``dim`` must be 0."""
+    def index_select(self, dim: int, rows: Tensor, seed: int | None = None) -> Tensor:
+        """Read these rows, [len(rows), ...]; ``dim`` must be 0; ``seed`` as in :meth:`LazyRows.take`."""
         if dim != 0:
             raise DataError("a lazy field can only be indexed by rows", got=f"dim={dim}", expected="dim=0")
-        return self.source.take(self.name, rows)
+        return self.source.take(self.name, rows, seed)
 
 
 Field: TypeAlias = Tensor | LazyField

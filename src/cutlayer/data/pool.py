@@ -114,7 +114,7 @@ def _read(labels: LazyField) -> Tensor:
     starts = range(0, len(labels), _LABELS_AT_ONCE)
     ends = (min(start + _LABELS_AT_ONCE, len(labels)) for start in starts)
     parts = (torch.arange(start, end) for start, end in zip(starts, ends, strict=True))
-    return torch.cat([labels.index_select(0, rows) for rows in parts])
+    return torch.cat([labels.index_select(0, rows, seed=0) for rows in parts])
 
 
 def _as_text(value: object) -> str:

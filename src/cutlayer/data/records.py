@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cutlayer.data.ids import as_ids, some
 from cutlayer.data.lazy import Field, FieldSpec, LazyField, select_fields, spec_of
-from cutlayer.errors import AlignmentError, DataError, nearest
+from cutlayer.errors import AlignmentError, DataError, NumericsError, nearest
 
 if TYPE_CHECKING:
     from cutlayer.data.prepare import Preparation
@@ -58,6 +58,41 @@ class Records:
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """Return every field at these positions, int64 [batch] -> [batch, ...]."""
         return {name: field.index_select(0, rows) for name, field in self.fields.items()}
+
+    @property
+    def lazy(self) -> bool:
+        """Whether a field is read when a batch asks for it; then :meth:`read` gives batches."""
+        return any(isinstance(field, LazyField) for field in self.fields.values())
+
+    def read(self, rows: Tensor, seed: int) -> dict[str, Tensor]:
+        """Return every field at these positions, as :meth:`batch` does, and look at what was read.
+
+        Args:
+            rows: Positions, int64 [batch].
+            seed: Where a dataset's random augmentation draws from, instead of from the process's state.
+
+        Raises:
+            DataError: An item cannot be read or does not fit its batch.
+            NumericsError: A value that was read is not finite.
+        """
+        found = {}
+        for name, field in self.fields.items():
+            if isinstance(field, LazyField):
+                found[name] = field.index_select(0, rows, seed)
+                self._refuse_gaps(name, found[name], rows)
+            else:
+                found[name] = field.index_select(0, rows)
+        return found
+
+    def _refuse_gaps(self, name: str, values: Tensor, rows: Tensor) -> None:
+        if not values.is_floating_point() or torch.isfinite(values).all():
+            return
+        bad = ~torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+        raise NumericsError(
+            f"field {name!r}, read from a dataset, holds NaN or infinity in {int(bad.sum())} of {len(rows)} rows",
+            got=f"the first at id {some(self.ids[rows[bad].numpy()], 1)}",
+            todo="fill or leave out these items in the dataset",
+        )
 
     def specs(self) -> dict[str, FieldSpec]:
         """Return shape (per sample) and type of every field."""
@@ -219,7 +254,7 @@ class Holdings:
             raise DataError(f"no party of role {role!r} has training rows")
         enough = [records for records in trains if len(records) >= rows]
         records = enough[0] if enough else max(trains, key=len)
-        return records.batch(torch.arange(min(rows, len(records))))
+        return records.read(torch.arange(min(rows, len(records))), seed=0)
 
     def table(self) -> str:
         """Return a table in plain text: party, role, rows by split, fields, training rows by label."""

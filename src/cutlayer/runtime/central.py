@@ -53,7 +53,7 @@ class CentralTwin:
         self.graph, self.calendar, self.seed = graph, calendar, seed
         self.network = copy.deepcopy(Joined(graph)).to(device)
         self._cuda = torch.device(device).type == "cuda"
-        self._pile = _Pile(graph, holdings, cohorts, device)
+        self._pile = _Pile(graph, holdings, cohorts, device, seed)
         self._optimizers, self._schedules = _build(self.network, optimizers)
         self._every_step = {name: spec.every == "step" for name, spec in optimizers.items()}
         self._step = 0
@@ -147,6 +147,7 @@ class _Pile:
     holdings: Holdings
     cohorts: Cohorts
     device: str
+    seed: int
 
     def rows(self, batch: Batch, calendar: Calendar) -> dict[str, dict[str, Tensor]]:
         """Return ``{role: {field: rows}}`` of a batch."""
@@ -155,9 +156,17 @@ class _Pile:
         found = {}
         for role in data_roles(self.graph):
             records: Records = self.holdings.party(turn[role]).splits[batch.split]
-            rows = records.batch(records.rows_of(ids))
+            positions = records.rows_of(ids)
+            rows = (
+                records.read(positions, self._seed(role, batch)) if records.lazy else records.batch(positions)
+            )
             found[role] = {name: tensor.to(self.device) for name, tensor in rows.items()}
         return found
+
+    def _seed(self, role: str, batch: Batch) -> int:
+        """Where the augmentation of a role's dataset draws from; an evaluation is the same in every epoch."""
+        epoch = batch.epoch if batch.split == "train" else 0
+        return stream(self.seed, "data", role, batch.split, batch.turn, epoch, batch.number)
 
 
 def _build(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import CutlayerError, NumericsError, StudyError
+from ..errors import CutlayerError, DataError, NumericsError, StudyError
 from ..graph.parts import Ref, TensorSpec
 from ..metering.meter import counting
 from ..schedules.actions import Action
@@ -26,6 +26,8 @@ _ENGINE = torch.autograd.Variable._execution_engine
 
 def load(party: LocalParty, action: Action) -> Runner:
     """Take a batch's rows of one's own data."""
+    if any(records.lazy for records in party.records.values()):
+        return _load_lazily(party)
     calendar, device = party.shared.calendar, party.shared.device
     moves = device.type != "cpu"
 
@@ -38,6 +40,34 @@ def load(party: LocalParty, action: Action) -> Runner:
             fields = {name: tensor.to(device) for name, tensor in fields.items()}
         flight = party.flight(step)
         flight.fields = fields
+        flight.training = batch.split == "train"
+
+    return run
+
+
+def _load_lazily(party: LocalParty) -> Runner:
+    """Take a batch's rows of a dataset; its augmentation draws from a stream of the role and the batch."""
+    calendar, device, study_seed = party.shared.calendar, party.shared.device, party.shared.seed
+
+    def run(step: int, what: str) -> None:
+        batch = Batch.parse(what)
+        rows = calendar.positions(batch)
+        own = party.positions.get((batch.split, batch.turn))
+        epoch = batch.epoch if batch.split == "train" else 0  # an evaluation is the same in every epoch
+        seed = stream(study_seed, "data", party.role, batch.split, batch.turn, epoch, batch.number)
+        try:
+            fields = party.records[batch.split].read(rows if own is None else own.index_select(0, rows), seed)
+        except (DataError, NumericsError) as error:
+            raise type(error)(
+                f"batch {what}: {error.what}",
+                party=party.name,
+                step=step,
+                got=error.got,
+                expected=error.expected,
+                todo=error.todo,
+            ) from (error.__cause__ or error)
+        flight = party.flight(step)
+        flight.fields = {name: tensor.to(device) for name, tensor in fields.items()}
         flight.training = batch.split == "train"
 
     return run
