@@ -193,7 +193,7 @@ class Study:
         self._check_data(holdings, cohorts)
         calendar = self._calendar(cohorts)
         self._prove(calendar)
-        began = self._beginning(holdings)
+        began = self._beginning(holdings, cohorts)
         log = RunLog(Path(out) if out is not None else None, append=resume)
         try:
             self._begin(log, began)
@@ -314,8 +314,15 @@ class Study:
                 expected=before.digest[:16],
                 todo="resume with the same study, or start anew in another folder",
             )
+        elif before.data and before.data != began.data:
+            raise StudyError(
+                "the run in that folder was trained on other data",
+                got=f"rows with the digest {began.data[:16]}",
+                expected=before.data[:16],
+                todo="resume with the same rows, ids and splits, or start anew in another folder",
+            )
 
-    def _beginning(self, holdings: Holdings) -> Began:
+    def _beginning(self, holdings: Holdings, cohorts: Cohorts) -> Began:
         """Return the first event of a run."""
         graph = self.graph
         return Began(
@@ -337,6 +344,7 @@ class Study:
             holdings=holdings.table(),
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+            data=_data_digest(holdings, cohorts),
         )
 
 
@@ -344,6 +352,19 @@ def _optimizer_text(optimizer: OptimizerSpec | Mapping[str, OptimizerSpec]) -> s
     if isinstance(optimizer, OptimizerSpec):
         return repr(optimizer)
     return ", ".join(f"{name}: {spec!r}" for name, spec in optimizer.items())
+
+
+def _data_digest(holdings: Holdings, cohorts: Cohorts) -> str:
+    """Hash of who holds which fields and which rows, by id, each turn has in each split; not of the values."""
+    digest = hashlib.sha256()
+    for role in holdings.roles:
+        fields = sorted((name, str(spec)) for name, spec in holdings.fields(role).items())
+        digest.update(f"{role}: {fields}\n".encode())
+    for turn, splits in enumerate(cohorts.ids):
+        for split, ids in sorted(splits.items()):
+            digest.update(f"{turn} {split}: {len(ids)} {ids.dtype}\n".encode())
+            digest.update(np.ascontiguousarray(ids).tobytes())
+    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ import torch
 from small_studies import pooled, study_of
 
 import cutlayer as cl
+from cutlayer.data import Holdings, Records
 from cutlayer.errors import LogError, StudyError
 from cutlayer.metering.events import encode_event
 from cutlayer.metering.run_log import read_log
@@ -130,6 +131,33 @@ def test_another_study_is_not_resumed(tmp_path):
             other.simulate(people(), out=tmp_path, resume=True)
     with pytest.raises(StudyError, match="resume needs the folder"):
         study().simulate(people(), resume=True)
+
+
+def renamed(holdings):
+    """The same rows with other ids."""
+    parties = {
+        p.name: {split: Records(r.ids + 1000, r.fields) for split, r in p.splits.items()}
+        for p in holdings.parties
+    }
+    return Holdings.of(parties, {p.name: p.role for p in holdings.parties})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: pooled(27)[0].split_rows(3),
+        lambda: pooled(30, test=5)[0].split_rows(3),
+        lambda: renamed(people()),
+    ],
+    ids=["fewer rows", "fewer test rows", "other ids"],
+)
+def test_a_run_is_not_resumed_with_other_data(other, tmp_path):
+    broken_off(tmp_path, 2)
+    written = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(StudyError, match="the run in that folder was trained on other data; got rows"):
+        study().simulate(other(), out=tmp_path, resume=True)
+    assert (tmp_path / "log.jsonl").read_bytes() == written
+    assert study().simulate(people(), out=tmp_path, resume=True).equals(study().simulate(people()))
 
 
 # Files

@@ -44,6 +44,7 @@ class Began(Event):
     holdings: str
     versions: Mapping[str, str]
     started: str
+    data: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
