@@ -28,13 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "Twin"]
 
+Weights = Mapping[str, Mapping[str, Tensor]]
+
 
 class Twin:
-    """The uncut network after training."""
+    """The uncut network after training.
 
-    def __init__(self, twin: CentralTwin, metrics: tuple[str, ...]) -> None:
+    Attributes:
+        best_epoch: The epoch, counted from 0, that the weights are of: the last that it trained.
+    """
+
+    def __init__(self, twin: CentralTwin, metrics: tuple[str, ...], epochs: int) -> None:
         self._twin = twin
         self._metrics = metrics
+        self.best_epoch = epochs - 1
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Return each segment's parameters and buffers."""
@@ -97,8 +104,13 @@ class Run:
         return merged_metrics(self.events, split, name)
 
     def equals(self, twin: Twin) -> bool:
-        """Return whether every parameter and buffer equals the twin's, bit for bit; the answer is noted in the log."""
+        """Return whether every parameter and buffer equals the twin's, bit for bit; the answer is noted in the log.
+
+        Raises:
+            StudyError: The twin trained for another number of epochs, or is of another network.
+        """
         mine, other = self.weights(), twin.weights()
+        self._comparable(mine, other, twin.best_epoch)
         pairs = [(mine[s][n], t) for s, state in other.items() for n, t in state.items()]
         differing = sum(int((a.cpu() != b.detach().cpu()).sum()) for a, b in pairs)
         equal = all(torch.equal(a.cpu(), b.detach().cpu()) for a, b in pairs)
@@ -112,6 +124,22 @@ class Run:
             )
         )
         return equal
+
+    def _comparable(self, mine: Weights, other: Weights, epoch: int) -> None:
+        """Refuse a comparison that could only say no."""
+        shapes, theirs = ({(s, n, t.shape) for s in w for n, t in w[s].items()} for w in (mine, other))
+        if shapes != theirs:
+            raise StudyError(
+                "the twin is of another network: its segments have other weights",
+                got=", ".join(other),
+                expected=", ".join(mine),
+                todo="compare with the central twin of the same study",
+            )
+        if min(epoch, self.best_epoch) >= 0 and epoch != self.best_epoch:
+            raise StudyError(
+                f"the run's weights are of epoch {self.best_epoch} and the twin's of epoch {epoch}, counted from 0",
+                todo="compare with study.central(holdings, epochs=run.best_epoch + 1)",
+            )
 
     def note(self, event: Event) -> None:
         """Add an event to the run's log."""

@@ -219,14 +219,21 @@ class Study:
         return run
 
     def central(self, holdings: Holdings, *, epochs: int | None = None) -> Twin:
-        """Train the uncut network by a plain loop on the pooled data, in the same order, and return it."""
+        """Train the uncut network by a plain loop on the pooled data, in the same order, and return it.
+
+        Args:
+            holdings: Everybody's data.
+            epochs: How many epochs, unless as many as the study says. After early stopping, the run's weights
+                are those of ``run.best_epoch + 1`` epochs.
+        """
+        epochs = self.epochs if epochs is None else epochs
         cohorts = Cohorts(self.graph, holdings)
         calendar = self._calendar(cohorts)
         twin = CentralTwin(self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.device)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            for epoch in range(self.epochs if epochs is None else epochs):
+            for epoch in range(epochs):
                 twin.train_epoch(batches_of(self.schedule, self.graph, calendar, epoch))
-        return Twin(twin, tuple(self.metrics))
+        return Twin(twin, tuple(self.metrics), epochs)
 
     def _calendar(self, cohorts: Cohorts) -> Calendar:
         return Calendar(cohorts.rows, self.batch_size, self.seed, self.drop_last, self.shuffle)

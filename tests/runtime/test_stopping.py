@@ -107,6 +107,33 @@ def test_training_stops_and_goes_back_to_the_best_epoch(shape, handover):
     assert torch.equal(run.predict(x), until_best.predict(x))
 
 
+def test_a_stopped_run_equals_the_twin_of_its_best_epoch_and_is_compared_with_no_other(tmp_path):
+    people = with_validation()
+    study = stopping_study(people, EarlyStopping(patience=2))
+    run = study.simulate(people, out=tmp_path)
+    assert run.best_epoch + 1 < study.epochs
+    written = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(StudyError, match=r"study.central\(holdings, epochs=run.best_epoch \+ 1\)$") as caught:
+        run.equals(study.central(people))
+    assert f"weights are of epoch {run.best_epoch} and the twin's of epoch 11" in str(caught.value)
+    assert (tmp_path / "log.jsonl").read_bytes() == written
+    assert run.equals(study.central(people, epochs=run.best_epoch + 1))
+
+
+def test_a_run_is_not_compared_with_another_network():
+    people = with_validation()
+    run = stopping_study(people, None, epochs=1).simulate(people)
+    for net, cut in (((6, 16, 3), "activation1"), ((6, 8, 3), "linear1")):
+        other = cl.vanilla(cl.networks.mlp(net), cut, clients=people)
+        twin = stopping_study(people, None, epochs=1, graph=other).central(people)
+        if net == (6, 16, 3):
+            assert run.equals(twin)  # an activation has no weights
+            continue
+        with pytest.raises(StudyError, match="the twin is of another network: its segments have other"):
+            run.equals(twin)
+    assert len([e for e in run.events if e.kind == "noted"]) == 1
+
+
 def test_where_the_last_epoch_is_the_best_nothing_is_taken_back():
     people = with_validation()
     stopping = EarlyStopping(patience=3, metric="loss", split="valid")
