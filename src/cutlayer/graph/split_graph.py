@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import GraphError, nearest
+from .guards import refuse_labels, refuse_raw, refuse_raw_columns, run_segment
 from .parts import (
     Cut,
     Loss,
@@ -51,7 +51,8 @@ class SplitGraph:
 
     Raises:
         GraphError: A cycle, an input or label that nobody holds at that place, one module on two
-            roles, a raw field that would cross a cut, a segment that leads to no loss.
+            roles, a raw field or its columns that would cross a cut, a label that feeds what crosses, a
+            segment that leads to no loss.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class SplitGraph:
         self.order = self._topological_order()
         self._check_losses()
         self._check_reach()
+        refuse_labels(self)
         self.specs: dict[Ref, TensorSpec] = {}
         if example is not None:
             self._infer_specs(example)
+            refuse_raw_columns(self, example)
         self.cuts = self._find_cuts()
 
     @classmethod
@@ -391,49 +394,12 @@ class SplitGraph:
                 if field is None:
                     raise GraphError(f"the example lacks field {ref!r} of role {segment.role!r}")
                 inputs.append(field)
-            outputs = self._run_example(segment, inputs)
+            outputs = run_segment(segment, inputs)
             for output, tensor in zip(segment.outputs, outputs, strict=True):
                 ref = Ref(name, output)
                 values[ref] = tensor
                 self.specs[ref] = TensorSpec.of(tensor)
-                self._refuse_raw(ref, tensor, example)
-
-    def _run_example(self, segment: Segment, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        training = segment.module.training
-        segment.module.eval()
-        try:
-            with torch.no_grad():
-                result = segment.module(*inputs)
-        except Exception as error:
-            shapes = ", ".join(str(TensorSpec.of(t)) for t in inputs)
-            raise GraphError(
-                f"segment {segment.name!r} cannot run on its inputs {shapes}: {error}",
-                todo="check the shapes of the data fields and the layers before this segment",
-            ) from error
-        finally:
-            segment.module.train(training)
-        outputs = result if isinstance(result, tuple) else (result,)
-        if len(outputs) != len(segment.outputs) or not all(isinstance(t, Tensor) for t in outputs):
-            raise GraphError(
-                f"segment {segment.name!r} must return one tensor for each of its outputs",
-                got=f"{len(outputs)} values",
-                expected=f"{len(segment.outputs)} ({', '.join(segment.outputs)})",
-            )
-        return outputs
-
-    def _refuse_raw(self, ref: Ref, tensor: Tensor, example: Mapping[str, Mapping[str, Tensor]]) -> None:
-        role = self.segments[ref.segment].role
-        if all(self.segments[name].role == role for name in self.consumers(ref)):
-            return
-        for field, raw in example.get(role, {}).items():
-            same = raw.numel() == tensor.numel() and raw.numel() > 0
-            if same and torch.equal(raw.flatten().to(tensor.dtype), tensor.flatten()):
-                raise GraphError(
-                    f"the output {ref.output!r} of segment {ref.segment!r} is the raw field {field!r} "
-                    f"of role {role!r}: "
-                    "a raw field never crosses a cut",
-                    todo="cut after at least one layer that changes it",
-                )
+                refuse_raw(self, ref, tensor, example)
 
     def _find_cuts(self) -> tuple[Cut, ...]:
         cuts = [
