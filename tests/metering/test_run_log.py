@@ -49,6 +49,10 @@ TEXT, NUMBER = st.text(max_size=20), st.floats(allow_nan=False)
 BY_TYPE = {
     "str": TEXT, "int": st.integers(), "float": NUMBER, "Mapping[str, str]": st.dictionaries(TEXT, TEXT, max_size=3),
     "Mapping[str, float]": st.dictionaries(TEXT, NUMBER, max_size=3),
+    "Sums": st.dictionaries(
+        st.sampled_from(["accuracy", "loss", "mae", "rmse"]),
+        st.integers(1, 3).flatmap(lambda n: st.lists(st.lists(NUMBER, min_size=n, max_size=n), min_size=2, max_size=2)),
+    ),
 }  # fmt: skip
 KINDS = [Began, Placed, Traffic, Computed, Worked, EpochEnded, Measured, Noted, Ended]
 

@@ -209,12 +209,12 @@ def test_metrics_of_several_holders_are_weighted_by_rows():
     events = [began(3), both, measured(0, "client-1", 30, accuracy=0.5)]
     table = tables(events)["metrics"]
     assert table.rows == ((1, "test", 40, 0.625, 0.9),)
-    assert "Means over 2 label holders, weighted by their rows" in table.note
+    assert table.note.startswith("accuracy, AUC: means over 2 label holders, weighted by their rows")
     assert merged_metrics(events, "test", "loss") == {"accuracy": 0.625, "auc": 0.9}
 
 
 def test_one_holder_is_no_mean():
-    assert "Means" not in tables([measured(0, "server", 3, accuracy=1.0)])["metrics"].note
+    assert "means" not in tables([measured(0, "server", 3, accuracy=1.0)])["metrics"].note
 
 
 def test_several_losses_are_told_apart():
@@ -268,7 +268,7 @@ def test_the_summary_answers_the_first_questions():
     )
     assert found["traffic in training"] == "1.28 KB"
     assert found["compute in training"] == "560 FLOP"
-    assert found["test"] == "accuracy 0.5667"
+    assert found["test"] == "accuracy 0.5667 (row-weighted mean)"
     assert dict(tables(run(2)[:-1])["summary"].rows)["ended"] == "not yet, or cut off"
 
 

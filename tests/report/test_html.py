@@ -116,7 +116,8 @@ def test_drawing_plots_and_tables_are_in_it(page):
         "Time by",
     ):
         assert title in page.text
-    assert "Means over 5 label holders, weighted by their rows" in page.text
+    assert "loss, accuracy, AUC: means over 5 label holders, weighted by their rows" in page.text
+    assert "row-weighted mean: loss, accuracy, auc" in page.text
 
 
 def test_what_was_stated_and_what_was_counted(page):

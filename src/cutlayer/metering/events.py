@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import LogError
+from .merging import Figures, Sums, fits
 
 __all__ = [
     "Began", "Computed", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked",
@@ -115,7 +116,11 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Event):
-    """Metrics over all of one label holder's rows of a split."""
+    """Metrics over all of one label holder's rows of a split.
+
+    Its sums, from which the metrics of several holders are merged, come with :class:`.merging.Figures` if
+    none are given; logs of earlier versions have none.
+    """
 
     kind: ClassVar[str] = "measured"
     epoch: int
@@ -124,6 +129,13 @@ class Measured(Event):
     party: str
     rows: int
     metrics: Mapping[str, float]
+    sums: Sums = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.sums and isinstance(self.metrics, Figures):
+            object.__setattr__(self, "sums", self.metrics.sums)
+        if not fits(self.sums):
+            raise ValueError("sums that do not fit their metrics")
 
 
 @dataclass(frozen=True, kw_only=True)

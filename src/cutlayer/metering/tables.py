@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from .events import Began, Computed, Ended, EpochEnded, Event, Measured, Placed, Traffic, Worked
+from .merging import merged, only_averaged
 from .table import Cell, Table, human_bytes, human_flops, human_seconds
 
 __all__ = [
-    "Table", "compute", "finished", "human_bytes", "human_flops", "human_seconds", "last", "losses",
+    "Table", "averaged_metrics", "compute", "finished", "human_bytes", "human_flops", "human_seconds", "last", "losses",
     "merged_metrics", "metrics", "parameters", "parties", "phase_of", "summary", "tables", "time", "traffic",
 ]  # fmt: skip
 
@@ -245,25 +246,42 @@ def losses(events: Sequence[Event]) -> Table:
 
 
 def metrics(events: Sequence[Event]) -> Table:
-    """Return metrics by epoch, split and loss; several label holders are averaged, weighted by their rows."""
+    """Return metrics by epoch, split and loss, over the rows of all label holders together."""
     groups = _measured(events)
-    names = list(dict.fromkeys(name for group in groups.values() for e in group for name in e.metrics))
+    figures = {key: merged(group) for key, group in groups.items()}
+    names = list(dict.fromkeys(name for found in figures.values() for name in found))
     several = len({loss for _, _, loss in groups}) > 1
     rows: list[Row] = []
-    for (epoch, split, loss), group in groups.items():
-        means = _weighted(group)
+    for (epoch, split, loss), found in figures.items():
         head: Row = (epoch + 1, split, loss) if several else (epoch + 1, split)
-        rows.append((*head, sum(e.rows for e in group), *(means.get(name) for name in names)))
-    holders = max((len(group) for group in groups.values()), default=1)
-    note = "Over all rows of the label holder's split." if groups else ""
-    if holders > 1:
-        note = (
-            f"Means over {holders} label holders, weighted by their rows. Each measures its own rows; for "
-            "AUC, F1, RMSE and R2 this mean differs from the value over all rows together. A holder whose "
-            "labels cannot define a metric is left out of it."
-        )
+        count = sum(e.rows for e in groups[epoch, split, loss])
+        rows.append((*head, count, *(found.get(name) for name in names)))
     columns = ("epoch", "split", *(("loss of",) if several else ()), "rows", *names)
+    note = _holders(list(groups.values()))
     return Table(title="Metrics by epoch", columns=columns, rows=tuple(rows), note=note)
+
+
+def _holders(groups: Sequence[Sequence[Measured]]) -> str:
+    """Return what a reader must know of how the label holders' metrics came together."""
+    holders = max((len(group) for group in groups), default=0)
+    if holders < 2:
+        return "Over all rows of the label holder's split." if groups else ""
+    means = {name: None for group in groups for name in only_averaged(group)}
+    told = []
+    if any(name not in means for group in groups for e in group for name in e.metrics):
+        told.append(
+            f"Over all rows of {holders} label holders together, from sums that each works out over its own."
+        )
+    if means:
+        told.append(
+            f"{', '.join(map(_written, means))}: means over {holders} label holders, weighted by their rows, which "
+            "differ from the values over all rows; a holder whose labels cannot define a metric is left out of it."
+        )
+    return " ".join(told)
+
+
+def _written(metric: str) -> str:
+    return metric.upper() if metric in ("auc", "f1", "mae", "rmse", "r2") else metric
 
 
 def merged_metrics(events: Sequence[Event], split: str, loss: str) -> dict[str, float]:
@@ -271,14 +289,24 @@ def merged_metrics(events: Sequence[Event], split: str, loss: str) -> dict[str, 
 
     That is the epoch that was kept, if training went back to its best, else the last one measured.
     """
+    return merged(group) if (group := _final(events, split, loss)) else {}
+
+
+def averaged_metrics(events: Sequence[Event], split: str, loss: str) -> list[str]:
+    """Return which of :func:`merged_metrics` are only means over label holders, weighted by their rows."""
+    return only_averaged(_final(events, split, loss))
+
+
+def _final(events: Sequence[Event], split: str, loss: str) -> list[Measured]:
+    """Return what each label holder measured at the run's final weights."""
     found = {
         epoch: group for (epoch, s, name), group in _measured(events).items() if (s, name) == (split, loss)
     }
     if not found:
-        return {}
+        return []
     ended = last(events, Ended)
     kept = ended.best_epoch if ended is not None and finished(events) else max(found)
-    return _weighted(found.get(kept, found[max(found)]))
+    return found.get(kept, found[max(found)])
 
 
 def _measured(events: Iterable[Event]) -> dict[tuple[int, str, str], list[Measured]]:
@@ -288,16 +316,6 @@ def _measured(events: Iterable[Event]) -> dict[tuple[int, str, str], list[Measur
     for e in sorted(final.values(), key=lambda e: e.epoch):
         groups.setdefault((e.epoch, e.split, e.loss), []).append(e)
     return groups
-
-
-def _weighted(group: Sequence[Measured]) -> dict[str, float]:
-    means = {}
-    for name in dict.fromkeys(name for e in group for name in e.metrics):
-        knowing = [e for e in group if name in e.metrics]
-        rows = sum(e.rows for e in knowing)
-        if rows:
-            means[name] = sum(e.metrics[name] * e.rows for e in knowing) / rows
-    return means
 
 
 def summary(events: Sequence[Event]) -> Table:
@@ -326,7 +344,11 @@ def summary(events: Sequence[Event]) -> Table:
     rows += _costs(events)
     for split, loss in dict.fromkeys((split, loss) for _, split, loss in _measured(events)):
         figures = merged_metrics(events, split, loss)
-        told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        means = averaged_metrics(events, split, loss)
+        told = ", ".join(
+            f"{name} {value:.4g}{' (row-weighted mean)' if name in means else ''}"
+            for name, value in figures.items()
+        )
         rows.append((f"{split}: {loss}" if loss != "loss" else split, told))
     return Table(title="Summary", columns=("what", "value"), rows=tuple(rows))
 

@@ -14,7 +14,16 @@ from ..errors import LogError
 from ..metering.events import Began, Ended, Event, Measured, Noted, Placed, Traffic
 from ..metering.run_log import read_log
 from ..metering.table import Table, human_bytes, human_flops, human_seconds, shown
-from ..metering.tables import compute, finished, last, merged_metrics, parties, tables, traffic
+from ..metering.tables import (
+    averaged_metrics,
+    compute,
+    finished,
+    last,
+    merged_metrics,
+    parties,
+    tables,
+    traffic,
+)
 from .plots import save_plots
 
 if TYPE_CHECKING:
@@ -133,9 +142,8 @@ def _facts(events: Sequence[Event], began: Began) -> list[Fact]:
     facts = [Fact(label="Parties", value=str(len(began.parties)), detail=", ".join(_roles(began)))]
     for split in ("test", "valid"):
         names = dict.fromkeys(e.loss for e in events if isinstance(e, Measured) and e.split == split)
-        found = [(name, merged_metrics(events, split, name)) for name in names]
-        if found:
-            facts += [_result(split, name if len(found) > 1 else "", figures) for name, figures in found[:3]]
+        if names:
+            facts += [_result(events, split, name, several=len(names) > 1) for name in list(names)[:3]]
             break
     sent = parties(events).column("sent (bytes)")
     facts.append(Fact(label="Traffic", value=human_bytes(_total(sent)), detail="all frames of all parties"))
@@ -155,13 +163,16 @@ def _total(cells: Sequence[object]) -> int:
     return sum(cell for cell in cells if isinstance(cell, int))
 
 
-def _result(split: str, name: str, figures: dict[str, float]) -> Fact:
+def _result(events: Sequence[Event], split: str, loss: str, *, several: bool) -> Fact:
     """Return the metric that people ask for first, with the others beside it."""
+    figures, means = merged_metrics(events, split, loss), averaged_metrics(events, split, loss)
     known = [metric for metric in ("accuracy", "auc", "r2", "mae") if metric in figures]
     first = next(iter([*known, *figures]), "loss")
-    others = ", ".join(f"{metric} {shown(value)}" for metric, value in figures.items() if metric != first)
-    words = [first.capitalize() if len(first) > 3 else first.upper(), split, *([name] if name else [])]
-    return Fact(label=", ".join(words), value=shown(figures.get(first)), detail=others)
+    others = [f"{metric} {shown(value)}" for metric, value in figures.items() if metric != first]
+    if means:
+        others.append(f"row-weighted mean: {', '.join(means)}")
+    words = [first.capitalize() if len(first) > 3 else first.upper(), split, *([loss] if several else [])]
+    return Fact(label=", ".join(words), value=shown(figures.get(first)), detail=", ".join(others))
 
 
 def _roles(began: Began) -> list[str]:
