@@ -9,7 +9,9 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cutlayer.cli import app
 from cutlayer.errors import LogError
 from cutlayer.metering.events import (
     Began,
@@ -26,6 +28,7 @@ from cutlayer.metering.events import (
     encode_event,
 )
 from cutlayer.metering.run_log import RunLog, read_log
+from cutlayer.metering.tables import tables
 
 NOTE = Noted(subject="a", text="b", figures={"c": 0.1})
 END = Ended(reason="done", epochs=2, best_epoch=1, seconds=0.5, peak_memory_bytes=10)
@@ -47,7 +50,8 @@ def written(folder, *events):
 
 TEXT, NUMBER = st.text(max_size=20), st.floats(allow_nan=False)
 BY_TYPE = {
-    "str": TEXT, "int": st.integers(), "float": NUMBER, "Mapping[str, str]": st.dictionaries(TEXT, TEXT, max_size=3),
+    "str": TEXT, "int": st.integers(-(10**29), 10**29), "float": NUMBER,
+    "Mapping[str, str]": st.dictionaries(TEXT, TEXT, max_size=3),
     "Mapping[str, float]": st.dictionaries(TEXT, NUMBER, max_size=3),
     "Sums": st.dictionaries(
         st.sampled_from(["accuracy", "loss", "mae", "rmse"]),
@@ -86,6 +90,89 @@ def test_what_is_no_event_is_refused(line):
         LogError, match=r"not an event of a run log: .*; the line was damaged, or written by a newer"
     ):
         decode_event(line)
+
+
+SAMPLES = [
+    Began(
+        name="n", study="s", digest="d", seed=1, epochs=2, batch_size=3, schedule="s", optimizer="o",
+        parties={"a": "client", "b": "server"}, graph="g", mermaid="m", svg="<svg/>", disclosures={"a": "all"},
+        holdings="h", versions={"torch": "2"}, started="2026-01-01T00:00:00+00:00",
+    ),
+    Placed(segment="head", role="client", parameters=4, trainable=4, state_bytes=16),
+    Traffic(
+        epoch=0, phase="training", cut="head->server", content="activation", sender="a", receiver="b", frames=1,
+        frame_bytes=80, tensor_bytes=64,
+    ),
+    Computed(epoch=0, phase="training", party="a", segment="head", direction="forward", calls=1, flops=32),
+    Worked(epoch=0, party="a", op="forward", calls=1, seconds=0.5),
+    epoch(0),
+    Measured(
+        epoch=0, split="test", loss="loss", party="b", rows=2, metrics={"loss": 0.5},
+        sums={"loss": [[1.0], [2.0]], "accuracy": [[1.0], [2.0]]},
+    ),
+    NOTE,
+    END,
+]  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXT | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def test_there_is_a_sample_of_each_kind():
+    assert [type(event) for event in SAMPLES] == KINDS
+
+
+@given(sample=st.sampled_from(SAMPLES), value=JSON, data=st.data())
+def test_any_value_in_place_of_a_field_gives_an_event_with_tables_or_a_log_error(sample, value, data):
+    name = data.draw(st.sampled_from([f.name for f in dataclasses.fields(sample)]))
+    line = json.dumps({**json.loads(encode_event(sample)), name: value})
+    try:
+        event = decode_event(line)
+    except LogError as error:
+        assert "not an event of a run log" in error.what
+        return
+    others = [e for e in SAMPLES if type(e) is not type(event)]
+    for table in tables([*others, sample, event]).values():
+        assert table.text() and table.markdown()
+
+
+@pytest.mark.parametrize(
+    ("sample", "name", "value", "words"),
+    [
+        (SAMPLES[6], "metrics", 3, "its metrics should be numbers by name"),
+        (SAMPLES[6], "metrics", {"loss": "low"}, "its metrics should be numbers by name"),
+        (SAMPLES[6], "sums", {"loss": [1.0, 2.0]}, "its sums should be lists of numbers by metric"),
+        (SAMPLES[6], "rows", True, "its rows should be a whole number"),
+        (SAMPLES[6], "rows", 10**400, "its rows should be a whole number"),
+        (SAMPLES[0], "parties", [1], "its parties should be texts by name"),
+        (SAMPLES[0], "name", "\ud800", "its name should be text"),
+        (SAMPLES[4], "seconds", "1", "its seconds should be a number"),
+    ],
+)
+def test_a_field_of_another_type_is_named_with_file_and_line(sample, name, value, words, tmp_path):
+    path = written(tmp_path, NOTE, NOTE)
+    with path.open("a") as file:
+        file.write(json.dumps({**json.loads(encode_event(sample)), name: value}) + "\n")
+    with pytest.raises(LogError, match=rf"log.jsonl, line 3: not an event of a run log \({words}\)"):
+        read_log(tmp_path)
+
+
+def test_the_report_of_a_damaged_log_is_a_short_error(tmp_path):
+    path = written(tmp_path, SAMPLES[0])
+    with path.open("a") as file:
+        file.write(json.dumps({**json.loads(encode_event(SAMPLES[6])), "metrics": 3}) + "\n")
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 1 and "its metrics should be numbers by name" in " ".join(
+        result.stderr.split()
+    )
+    assert "Traceback" not in result.output and len(result.stderr) < 600
+
+
+def test_brackets_without_end_are_no_event():
+    with pytest.raises(LogError, match="not an event"):
+        decode_event("[" * 100_000)
 
 
 def test_events_are_told_apart_by_their_kind():

@@ -314,3 +314,4 @@ def test_units():
     assert human_flops(29.4e12) == "29.4 TFLOP"
     assert human_seconds(59.99) == "60 s"
     assert human_seconds(7325) == "2 h 2 min"
+    assert human_seconds(float("nan")) == "nan s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +15,9 @@ __all__ = [
     "Began", "Computed", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked",
     "decode_event", "encode_event",
 ]  # fmt: skip
+
+MOST = 10**30
+"""Whole numbers in a log are smaller, so that sums of them are numbers of a machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +178,61 @@ def decode_event(line: str) -> Event:
     """Return the event in ``line``.
 
     Raises:
-        LogError: The line is not JSON, or not an event that this version knows.
+        LogError: The line is not JSON, not an event that this version knows, or a field is not of its type.
     """
     try:
         fields: dict[str, Any] = json.loads(line)
-        return _KINDS[fields.pop("event")](**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kind = _KINDS[fields.pop("event")]
+        _check(kind, fields)
+        return kind(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f" ({error})" if isinstance(error, _FieldError) else ""
         raise LogError(
-            f"not an event of a run log: {line[:80]!r}",
+            f"not an event of a run log{why}: {line[:80]!r}",
             todo="the line was damaged, or written by a newer version",
         ) from error
+
+
+class _FieldError(ValueError):
+    """A field's value is not of its type."""
+
+
+def _check(kind: type[Event], fields: Mapping[str, object]) -> None:
+    """Raise if a field holds what its annotation does not allow: the log may have been damaged."""
+    for field_ in dataclasses.fields(kind):
+        if field_.name in fields and not _CHECKS[str(field_.type)](fields[field_.name]):
+            raise _FieldError(f"its {field_.name} should be {_WORDS[str(field_.type)]}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_count(value)
+
+
+def _is_mapping_of(check: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(_is_text(k) and check(v) for k, v in value.items())
+
+
+def _is_list_of(check: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+_CHECKS: dict[str, Callable[[object], bool]] = {
+    "str": _is_text,
+    "int": _is_count,
+    "float": _is_number,
+    "Mapping[str, str]": _is_mapping_of(_is_text),
+    "Mapping[str, float]": _is_mapping_of(_is_number),
+    "Sums": _is_mapping_of(_is_list_of(_is_list_of(_is_number))),
+}
+_WORDS = {
+    "str": "text", "int": "a whole number", "float": "a number", "Mapping[str, str]": "texts by name",
+    "Mapping[str, float]": "numbers by name", "Sums": "lists of numbers by metric",
+}  # fmt: skip

@@ -77,6 +77,8 @@ def human_seconds(seconds: float) -> str:
     >>> human_seconds(0.0042), human_seconds(59.9), human_seconds(75), human_seconds(3700)
     ('4.2 ms', '59.9 s', '1 min 15 s', '1 h 1 min')
     """
+    if not math.isfinite(seconds):
+        return f"{seconds} s"
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
