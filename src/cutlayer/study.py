@@ -14,16 +14,18 @@ import numpy as np
 import torch
 
 from .data import Holdings
+from .data.records import SPLITS
 from .errors import DataError, StudyError, nearest
 from .graph.joined import Joined
+from .graph.parts import Ref
 from .graph.split_graph import SplitGraph
 from .metering.events import Began
-from .metering.metrics import KNOWN
+from .metering.metrics import KNOWN, METRICS, task_of
 from .metering.run_log import RunLog
 from .run import Run, Twin
 from .runtime.central import CentralTwin
 from .runtime.cohorts import Cohorts
-from .runtime.optim import OptimizerSpec
+from .runtime.optim import OptimizerSpec, check_optimizer
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
 from .schedules import Calendar, Program, RoundRobin, Schedule, check, program_of
@@ -72,34 +74,51 @@ class Study:
     name: str = "study"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise StudyError("epochs must be at least 1", got=str(self.epochs))
-        if self.batch_size < 1:
-            raise StudyError("batch_size must be at least 1", got=str(self.batch_size))
+        self._check_types()
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", None)):
+            object.__setattr__(self, name, _whole(name, getattr(self, name), least))
         for name in self.metrics:
             if name not in KNOWN:
-                raise StudyError(f"no metric is named {name!r}", todo=nearest(name, KNOWN))
+                raise StudyError(f"no metric is named {name!r}", todo=nearest(str(name), KNOWN))
         for split in self.evaluate:
-            if split not in ("train", "valid", "test"):
-                raise StudyError(
-                    f"no split is named {split!r}", todo=nearest(split, ["train", "valid", "test"])
-                )
-        for name in self.metrics:
-            if name not in KNOWN:
-                raise StudyError(f"no metric is named {name!r}", todo=nearest(name, KNOWN))
+            if split not in SPLITS:
+                raise StudyError(f"no split is named {split!r}", todo=nearest(str(split), SPLITS))
+        _check_device(self.device)
         _ = self.optimizers
+
+    def _check_types(self) -> None:
+        """Refuse a thing of the wrong kind where it is given, not where it is used."""
+        words = ("name", "describe", "epoch", "evaluation")
+        right = not isinstance(self.schedule, type) and all(hasattr(self.schedule, word) for word in words)
+        stopping = self.early_stopping
+        for name, fits, expected in (
+            ("graph", isinstance(self.graph, SplitGraph), "a SplitGraph, e.g. of cutlayer.vanilla(…)"),
+            ("schedule", right, "a schedule, e.g. cutlayer.RoundRobin(handover='server')"),
+            ("early_stopping", stopping is None or isinstance(stopping, EarlyStopping),
+             "cutlayer.EarlyStopping(patience=5), or None"),
+            ("metrics", not isinstance(self.metrics, str), "names in a list, e.g. ['auc']"),
+            ("evaluate", not isinstance(self.evaluate, str), "names in a list, e.g. ['test']"),
+        ):  # fmt: skip
+            if not fits:
+                given = getattr(self, name)
+                got = f"the class {given.__name__}" if isinstance(given, type) else _short(given)
+                raise StudyError(f"{name} is of the wrong kind", got=got, expected=expected)
 
     @property
     def optimizers(self) -> dict[str, OptimizerSpec]:
         """The optimizer of each segment."""
+        given: object = self.optimizer
+        if not isinstance(given, Mapping):
+            check_optimizer(given)
         if isinstance(self.optimizer, OptimizerSpec):
             return dict.fromkeys(self.graph.order, self.optimizer)
-        for name in self.optimizer:
+        for name, spec in self.optimizer.items():
             if name not in self.graph.segments:
                 raise StudyError(
                     f"an optimizer is given for the unknown segment {name!r}",
                     todo=nearest(name, self.graph.order),
                 )
+            check_optimizer(spec, name)
         trained = [
             n
             for n in self.graph.order
@@ -165,6 +184,11 @@ class Study:
         ]
         return "\n".join(lines)
 
+    def disclosure(self, party: str) -> str:
+        """Return the disclosure statement of ``party``, with who passes hand-overs on where the schedule says it."""
+        relay = getattr(self.schedule, "relay", None)
+        return self.graph.disclosure(party, self.batch_size, relay(self.graph) if callable(relay) else None)
+
     def simulate(
         self,
         holdings: Holdings,
@@ -226,7 +250,7 @@ class Study:
             epochs: How many epochs, unless as many as the study says. After early stopping, the run's weights
                 are those of ``run.best_epoch + 1`` epochs.
         """
-        epochs = self.epochs if epochs is None else epochs
+        epochs = self.epochs if epochs is None else _whole("epochs", epochs, 0)
         cohorts = Cohorts(self.graph, holdings)
         calendar = self._calendar(cohorts)
         twin = CentralTwin(self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.device)
@@ -291,9 +315,35 @@ class Study:
                     )
         if not any(rows.get("train") for rows in cohorts.rows):
             raise DataError("nobody has rows to train on", todo="give the split 'train' to the parties")
+        self._check_metrics(holdings)
         left = {rows["train"] % self.batch_size for rows in cohorts.rows if rows.get("train")}
         if self.batch_size == 1 or (1 in left and not self.drop_last):
             self._try_one_row(holdings)
+
+    def _check_metrics(self, holdings: Holdings) -> None:
+        """Find metrics that do not fit their loss's task, where prediction and label are known before training."""
+        stopping, shares = self.early_stopping, self.graph.shares
+        for number, loss in enumerate(self.graph.losses.values()):
+            segment, _, output = loss.prediction.partition(":")
+            made = self.graph.specs.get(Ref(segment, output or self.graph.segments[segment].outputs[0]))
+            sources = [s.source for s in shares if (s.field, s.target) == (loss.target, loss.role)]
+            holders = [role for role in (loss.role, *sources) if role in holdings.roles]
+            labels = [known[loss.target] for r in holders if loss.target in (known := holdings.fields(r))]
+            if made is None or not labels:
+                continue
+            pair = [
+                torch.empty((2, *spec.shape), dtype=spec.dtype, device="meta") for spec in (made, labels[0])
+            ]
+            task = task_of(loss, *pair)
+            judged = stopping is not None and (
+                stopping.loss == loss.name or (not stopping.loss and not number)
+            )
+            for name in (*self.metrics, *([stopping.metric] if stopping is not None and judged else [])):
+                if name not in METRICS[task]:
+                    raise StudyError(
+                        f"metric {name!r} does not fit a {task} task, that of loss {loss.name!r}",
+                        todo=nearest(name, METRICS[task]),
+                    )
 
     def _try_one_row(self, holdings: Holdings) -> None:
         """There will be a batch of one row: see whether the network can train on it."""
@@ -345,9 +395,7 @@ class Study:
             graph=graph.describe(),
             mermaid=graph.mermaid(),
             svg=graph.svg(),
-            disclosures={
-                r.parties[0]: graph.disclosure(r.parties[0], self.batch_size) for r in graph.roles.values()
-            },
+            disclosures={r.parties[0]: self.disclosure(r.parties[0]) for r in graph.roles.values()},
             holdings=holdings.table(),
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
@@ -359,6 +407,33 @@ def _optimizer_text(optimizer: OptimizerSpec | Mapping[str, OptimizerSpec]) -> s
     if isinstance(optimizer, OptimizerSpec):
         return repr(optimizer)
     return ", ".join(f"{name}: {spec!r}" for name, spec in optimizer.items())
+
+
+def _whole(name: str, value: object, least: int | None) -> int:
+    """Return ``value`` if it is a whole number, of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise StudyError(f"{name} must be a whole number", got=_short(value))
+    if least is not None and value < least:
+        raise StudyError(f"{name} must be at least {least}", got=str(value))
+    return int(value)
+
+
+def _short(value: object) -> str:
+    """Return a word or number as it is written, of anything else the type."""
+    return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _check_device(word: str) -> None:
+    try:
+        device = torch.device(word)
+    except (RuntimeError, TypeError) as error:
+        raise StudyError(f"PyTorch knows no device {word!r}", expected="'cpu', 'cuda' or 'cuda:1'") from error
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and (not there or (device.index or 0) >= there):
+        raise StudyError(
+            f"there is no such GPU: PyTorch can use {there} here", got=f"device={word!r}",
+            todo="choose another, or device='cpu'",
+        )  # fmt: skip
 
 
 def _data_digest(holdings: Holdings, cohorts: Cohorts) -> str:

@@ -442,3 +442,42 @@ def test_a_run_that_failed_keeps_what_was_written_before(tmp_path):
     simulation.log.close()
     assert [e.epoch for e in read_log(tmp_path) if e.kind == "epoch_ended"] == [0]
     assert sorted(p.name for p in (tmp_path / "snapshot").iterdir()) == ["c1", "server", "snapshot.json"]
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"optimizer": "adam"}, r"that is no optimizer; got 'adam'; expected e.g. cutlayer.optim.Adam"),
+        ({"optimizer": None}, r"that is no optimizer; got None; expected e.g. cutlayer.optim.Adam"),
+        ({"optimizer": torch.optim.SGD(NET.parameters(), lr=0.1)},
+         r"that is no optimizer; got torch.optim.SGD; expected e.g. cutlayer.optim.SGD\(lr=0.01\); give settings"),
+        ({"optimizer": torch.optim.Adam}, r"that is no optimizer; got torch.optim.Adam; expected e.g. cutlayer"),
+        ({"optimizer": {"head": cl.optim.SGD(lr=0.1), "top": "sgd"}},
+         r"that is no optimizer for segment 'top'; got 'sgd'"),
+        ({"schedule": "round_robin"}, r"schedule is of the wrong kind; got 'round_robin'; expected a schedule"),
+        ({"schedule": cl.RoundRobin}, r"schedule is of the wrong kind; got the class RoundRobin; expected a"),
+        ({"early_stopping": 5}, r"early_stopping is of the wrong kind; got 5; expected cutlayer.EarlySt"),
+        ({"graph": NET}, r"graph is of the wrong kind; got Sequential; expected a SplitGraph"),
+        ({"metrics": "auc"}, r"metrics is of the wrong kind; got 'auc'; expected names in a list"),
+        ({"evaluate": "test"}, r"evaluate is of the wrong kind; got 'test'; expected names in a list"),
+        ({"batch_size": 2.5}, r"batch_size must be a whole number; got 2.5$"),
+        ({"epochs": "5"}, r"epochs must be a whole number; got '5'$"),
+        ({"epochs": True}, r"epochs must be a whole number; got True$"),
+        ({"epochs": 0}, r"epochs must be at least 1; got 0$"),
+        ({"seed": None}, r"seed must be a whole number; got None$"),
+        ({"device": "gpu"}, r"PyTorch knows no device 'gpu'; expected 'cpu', 'cuda' or 'cuda:1'$"),
+        ({"device": "cuda:99"}, r"there is no such GPU: PyTorch can use \d here; got device='cuda:99'"),
+    ],
+)  # fmt: skip
+def test_settings_of_the_wrong_kind_are_refused_where_they_are_given(settings, why):
+    with pytest.raises(StudyError, match=why):
+        cl.Study(**({"graph": GRAPH, "optimizer": cl.optim.SGD(lr=0.1)} | settings))
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    study = study_of(GRAPH, epochs=np.int64(1), batch_size=np.int32(4))
+    assert (type(study.epochs), type(study.batch_size)) == (int, int)
+    assert study.digest == study_of(GRAPH, epochs=1, batch_size=4).digest

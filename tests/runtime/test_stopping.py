@@ -197,12 +197,16 @@ def test_what_cannot_be_judged_by_is_refused_before_training():
             stopping_study(data, stopping, **settings).simulate(data)
 
 
-def test_a_metric_that_does_not_fit_the_task_is_refused_by_its_name():
-    people = with_validation()
-    with pytest.raises(
-        StudyError, match="the metric 'rmse' to judge by was not measured; got loss, accuracy"
-    ):
-        stopping_study(people, EarlyStopping(metric="rmse")).simulate(people)
+@pytest.mark.parametrize(
+    "settings", [{"early_stopping": EarlyStopping(metric="rmse")}, {"metrics": ("rmse",)}]
+)
+def test_a_metric_that_does_not_fit_the_task_is_refused_before_training(settings):
+    people, seen = with_validation(), []
+    graph = cl.vanilla(cl.networks.mlp((6, 16, 3)), "linear1", clients=people)
+    why = "metric 'rmse' does not fit a multiclass task, that of loss 'loss'; known: accuracy"
+    with pytest.raises(StudyError, match=why):
+        study_of(graph, **settings).simulate(people, on_progress=seen.append)
+    assert not seen
 
 
 class PowerCut(Exception):

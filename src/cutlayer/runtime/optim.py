@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import StudyError, nearest
 
-__all__ = ["OptimizerSpec", "ScheduleSpec", "optimizer"]
+__all__ = ["OptimizerSpec", "ScheduleSpec", "check_optimizer", "optimizer"]
 
 _REFUSED = {
     "LBFGS": "it needs to run the whole network several times in one step, over all parties",
@@ -130,6 +130,28 @@ def optimizer(name: str, **settings: Any) -> OptimizerSpec:
     spec = OptimizerSpec(name, tuple(sorted(settings.items())), schedule, every)
     _try(spec)
     return spec
+
+
+def check_optimizer(given: object, segment: str | None = None) -> None:
+    """Refuse what is no optimizer of this module.
+
+    Args:
+        given: What somebody gave as an optimizer.
+        segment: The segment it is for, or none for all.
+
+    Raises:
+        StudyError: It is one of ``torch.optim``, a name, or something else.
+    """
+    if isinstance(given, OptimizerSpec):
+        return
+    cls = given if inspect.isclass(given) else type(given)
+    theirs = issubclass(cls, torch.optim.Optimizer)
+    raise StudyError(
+        f"that is no optimizer for segment {segment!r}" if segment else "that is no optimizer",
+        got=f"torch.optim.{cls.__name__}" if theirs else repr(given),
+        expected=f"e.g. cutlayer.optim.{cls.__name__ if theirs else 'Adam'}(lr=0.01)",
+        todo="give settings, not parameters: each party builds its own optimizer",
+    )
 
 
 def lr_schedule(name: str, **settings: Any) -> ScheduleSpec:
