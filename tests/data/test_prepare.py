@@ -85,6 +85,19 @@ def test_rare_values_share_one_output():
     assert fitted.transform(pd.DataFrame({"word": ["rare3", "never seen"]}))[:, -1].tolist() == [1, 1]
 
 
+def test_texts_that_name_rows_are_dropped():
+    people = pd.DataFrame({"name": [f"person {i}" for i in range(40)], "sex": list("fm") * 20})
+    fitted = Preparation.fit(people)
+    assert fitted.names == ("sex_f", "sex_m")
+    assert "name: dropped, nearly every training row has a text of its own" in fitted.describe()
+    assert "person" not in fitted.describe()
+    assert Preparation.fit(people.assign(name=[f"ward {i // 2}" for i in range(40)])).categories == (
+        "name",
+        "sex",
+    )
+    assert Preparation.fit(people[:20]).categories == ("name", "sex")
+
+
 def test_no_rows():
     assert Preparation.fit(table()).transform(table().iloc[:0]).shape == (0, 7)
 

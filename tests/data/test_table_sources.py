@@ -91,6 +91,11 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         ("id,age\n", r"a\.csv: the table has no rows"),
         ("idd,age\n1,2\n", r"a\.csv: there is no column 'id'; did you mean 'idd'"),
         ('id,age\n1,2\n"3,4\n', r"a\.csv is not a well-formed table"),
+        ("id;a;y\n1;2;0\n", r"a\.csv has one column only.*say separator=\";\""),
+        ("id;a;y\n1;2,5;0\n2;3,5,1;1\n", r"say separator=\";\""),
+        ("id\ta\n1\t2\n", r'say separator="\\t"'),
+        ("id,age\n1,2\n2,3,4\n", r"Expected 2 fields in line 3, saw 3; give every row as many values"),
+        ("id,age\n1,2,3\n2,3,4\n", r"more values than there are column names; give every row"),
         ("id,age\n1,2\n1,3\n", r"a\.csv: ids in column 'id' must be unique.*got 1"),
         ("id,age\n1,2\n,3\n", r"a\.csv: ids in column 'id' are missing in 1 of 2 rows"),
     ],
@@ -103,10 +108,10 @@ def test_bad_csv_files(tmp_path, content, says):
 
 def test_bad_files(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"not parquet")
-    with pytest.raises(DataError, match="not a Parquet file"):
+    with pytest.raises(DataError, match=r"not a Parquet file.*write the file again"):
         parquet(tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_bytes(b"id,age\n1,\xff\xfe\n")
-    with pytest.raises(DataError, match="not a well-formed table"):
+    with pytest.raises(DataError, match=r"not a well-formed table.*UTF-8"):
         csv(tmp_path / "a.csv")
     for read in (csv, parquet):
         with pytest.raises(DataError, match="no file"):
@@ -129,3 +134,55 @@ def test_bad_files(tmp_path):
 def test_what_is_refused(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+def test_marks_of_missing_values_in_numbers_are_gaps(tmp_path):
+    (tmp_path / "a.csv").write_text("age,code,grade\n50,x,-\n?,-,a\nn/a,y,b\n40,x,a\n-,y,a\n")
+    table = csv(tmp_path / "a.csv").splits["train"].table
+    assert table["age"].dtype == float
+    assert table["age"].isna().tolist() == [False, True, True, False, True]
+    assert table["code"].tolist() == ["x", "-", "y", "x", "y"]
+    assert table["grade"].tolist()[0] == "-"
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        (["007", "008", "009", "007"], False),
+        (["1", "N/A", "2.5", None], True),
+        ([1, 2.5, None, " NA "], True),
+        ([True, False, None, True], False),
+        ([None, None, None, "?"], False),
+        (pd.Categorical(["1", "2", "?", "1"]), False),
+    ],
+)
+def test_what_is_taken_for_numbers(values, numbers):
+    column = frame(TABLE.assign(age=values)).splits["train"].table["age"]
+    assert pd.api.types.is_float_dtype(column.dtype) == numbers
+
+
+def test_words_among_numbers_are_refused():
+    table = pd.DataFrame({"id": [f"p{i}" for i in range(20)], "crp": [*map(str, range(18)), "<5", "low"]})
+    with pytest.raises(DataError, match=r"'crp'.* 2 of 20; got '<5', the first at id 'p18'.*pandas category"):
+        frame(table, id="id")
+    assert frame(table.assign(crp=table["crp"].astype("category")), id="id").splits["train"].columns == [
+        "crp"
+    ]
+    half = table.assign(crp=["1", "low"] * 10)
+    assert frame(half, id="id").splits["train"].table["crp"].tolist() == half["crp"].tolist()
+
+
+def test_messages_hold_plain_ids():
+    table = TABLE.assign(id=list("pqrs"), ill=[0, 1, None, 1], site=["a", None, "b", "a"])
+    with pytest.raises(DataError, match="the first at id 'r'"):
+        frame(table, id="id", label="ill")
+    with pytest.raises(DataError, match="the first at id 'q'"):
+        frame(table, id="id", about=["site"]).split_rows(by="site")
+
+
+def test_a_mistyped_column_is_named_before_the_number_of_parties():
+    source = frame(TABLE.assign(hospital=list("abab")), id="id", label="ill")
+    with pytest.raises(DataError, match=r"no column 'hospitl'; did you mean 'hospital'"):
+        source.split_rows(2, by="hospitl")
+    with pytest.raises(DataError, match="leave n out"):
+        source.split_rows(2, by="hospital")

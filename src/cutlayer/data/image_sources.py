@@ -22,6 +22,7 @@ from cutlayer.errors import DataError
 __all__ = ["dataset", "images"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_MEND = "write the image again or take it out of the folder"
 
 
 def images(
@@ -144,8 +145,8 @@ class _Reader:
                 if self.resize:
                     picture = picture.resize((self.width, self.height))
                 pixels = np.array(picture, dtype=np.uint8)
-            except OSError as error:
-                raise DataError(f"image {path} is damaged", got=str(error)) from error
+            except (OSError, SyntaxError, ValueError) as error:
+                raise DataError(f"image {path} is damaged", got=str(error), todo=_MEND) from error
         pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
 
@@ -175,7 +176,7 @@ def _open(path: Path) -> Any:
     try:
         return Image.open(path)
     except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"image {path} cannot be read", got=str(error)) from error
+        raise DataError(f"image {path} cannot be read", got=str(error), todo=_MEND) from error
 
 
 def _folders(root: Path) -> tuple[str, ...]:

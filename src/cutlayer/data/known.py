@@ -122,7 +122,7 @@ def _cleaned(column: pd.Series[Any], file: str, variable: str) -> pd.Series[Any]
     if variable in ("SLQ300", "SLQ310"):
         return _hours(column, bedtime=variable == "SLQ300")
     if column.dtype.kind != "f":
-        return column.where(column != "Don't Know")
+        return column.where(column != "Don't Know").astype("category")  # "7 or more" is a word among numbers
     column = column.mask(column.abs() < _SAS_ZERO, 0.0)
     if file not in _MEASURED:
         column = column.mask(column.isin(_NOT_ANSWERED)).replace(_MORE_THAN_21, 22.0)

@@ -77,19 +77,27 @@ class Pool:
         Raises:
             DataError: There is no such column or it has gaps.
         """
-        if name not in self.about and name not in self.columns:
-            known = (*self.about, *self.columns)
-            raise DataError(f"there is no column {name!r}", todo=nearest(name, known))
+        self.check_column(name)
         found = self.about[name] if self.table is None or name in self.about else self.table[name]
         values = np.asarray(found, dtype=object)
         gaps = np.array([value is None or value != value or value == "" for value in values], bool)
         if gaps.any():
             raise DataError(
                 f"column {name!r} has no value in {int(gaps.sum())} of {len(values)} rows",
-                got=f"the first at id {self.ids[gaps.argmax()]!r}",
+                got=f"the first at id {self.ids[gaps.argmax()].item()!r}",
                 todo="fill the gaps or drop these rows",
             )
         return np.array([_as_text(value) for value in values], dtype=str)
+
+    def check_column(self, name: str) -> None:
+        """Refuse a name that is no column's.
+
+        Raises:
+            DataError: There is no such column; names the nearest.
+        """
+        known = (*self.about, *self.columns)
+        if name not in known:
+            raise DataError(f"there is no column {name!r}", todo=nearest(name, known))
 
     def set_aside(self, name: str) -> Pool:
         """Return the pool with this column no longer an input, only something about the rows."""

@@ -3,7 +3,8 @@
 Numbers: gaps get the median of the training rows, then every column is scaled to mean 0 and standard
 deviation 1. Text, categories and truth values: one output per value seen in training, one for "(missing)"
 where training rows lack it; a value never seen in training gives zeros. Columns that are constant or
-empty in training are dropped. The work is scikit-learn's.
+empty in training are dropped, and so are columns of text in which nearly every row has a value of its own: names
+or notes, which say who a row is and would become category names. The work is scikit-learn's.
 
 In a vertical study every party prepares its own columns on its own. In a horizontal one the parties must
 agree on one schema (the same outputs in the same order), so the preparation is fitted once, on the pooled
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["MISSING", "Preparation", "PreparationSettings"]
 
 MISSING = "(missing)"
+
+_UNIQUE_FROM = 20
+_UNIQUE_SHARE = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +163,17 @@ def _sorted_by_kind(
             dropped[name] = "empty in training"
         elif column.nunique() == 1 and not (gaps and (not is_number or settings.missing_indicator)):
             dropped[name] = "one value in training"
+        elif not is_number and _names_rows(column):
+            dropped[name] = "nearly every training row has a text of its own, which may say who it is"
         else:
             (numbers if is_number else categories).append(name)
     return tuple(numbers), tuple(categories), dropped
+
+
+def _names_rows(column: pd.Series[Any]) -> bool:
+    """Whether more than 20 values, and at least 90 % of those given, are different."""
+    different = column.astype(object).map(str)[column.notna()].nunique()
+    return different > _UNIQUE_FROM and different >= _UNIQUE_SHARE * int(column.notna().sum())
 
 
 def _is_number(column: pd.Series[Any]) -> bool:

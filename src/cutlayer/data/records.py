@@ -90,7 +90,7 @@ class Records:
         bad = ~torch.isfinite(values).reshape(len(values), -1).all(dim=1)
         raise NumericsError(
             f"field {name!r}, read from a dataset, holds NaN or infinity in {int(bad.sum())} of {len(rows)} rows",
-            got=f"the first at id {some(self.ids[rows[bad].numpy()], 1)}",
+            got=f"the first at id {self.ids[int(rows[bad][0])].item()!r}",
             todo="fill or leave out these items in the dataset",
         )
 

@@ -164,6 +164,8 @@ class Source:
             role: The role that all parties fill.
             test: Who gets validation and test rows, see :class:`Deal`.
         """
+        if by not in ("even", "dirichlet"):
+            self.splits["train"].check_column(by)
         how = Deal(n=n, by=by, alpha=alpha, seed=seed, test=test)
         hands = deal_rows(self.splits, how)
         splits = self._without_column(how)

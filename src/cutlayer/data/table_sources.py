@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cutlayer.data.ids import as_ids
+from cutlayer.data.markers import as_numbers
 from cutlayer.data.pool import Pool
 from cutlayer.data.prepare import PreparationSettings
 from cutlayer.data.source import Source
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["csv", "frame", "parquet"]
 
+_SEPARATORS = (";", "\t", "|", ",")
 _WHOLE = r"(0|-?[1-9][0-9]{0,14})(\.0)?"
 
 
@@ -56,11 +59,25 @@ def csv(
 
     path = _file(path)
     try:
-        table = pd.read_csv(path, sep=separator, low_memory=False, dtype={} if id is None else {id: str})
+        _check_separator(path, list(pd.read_csv(path, sep=separator, nrows=0).columns), separator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # more values than names
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                low_memory=False,
+                index_col=False,
+                dtype={} if id is None else {id: str},
+            )
     except pd.errors.EmptyDataError:
         raise DataError(f"{path.name} is empty", expected="a line of column names and rows") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name} is not a well-formed table", got=str(error).strip()) from error
+    except UnicodeError as error:
+        todo = "save the table as text in UTF-8; is it perhaps a workbook or another kind of file?"
+        raise DataError(f"{path.name} is not a well-formed table", got=str(error), todo=todo) from error
+    except pd.errors.ParserWarning as error:
+        raise _ragged(path, "rows with more values than there are column names", separator) from error
+    except (ValueError, OSError, EOFError) as error:
+        raise _ragged(path, str(error).strip(), separator) from error
     if id in table.columns and table[id].astype(str).str.fullmatch(_WHOLE).all():
         table[id] = table[id].astype(float).astype("int64")
     return _named(path, table, id, label, drop, about, preparation)
@@ -96,7 +113,8 @@ def parquet(
     try:
         table = pd.read_parquet(path, engine="pyarrow")
     except (ValueError, OSError) as error:
-        raise DataError(f"{path.name} is not a Parquet file", got=str(error).strip()) from error
+        todo = "write the file again, e.g. with pandas' to_parquet; a text file is read with data.csv"
+        raise DataError(f"{path.name} is not a Parquet file", got=str(error).strip(), todo=todo) from error
     return _named(path, table, id, label, drop, about, preparation)
 
 
@@ -115,6 +133,8 @@ def frame(
     Labels: whole numbers become int64 as they are; text, categories and truth values become the numbers
     of their sorted values, whose names are the source's ``classes``; other numbers become float32.
 
+    In a column of numbers, marks such as "n/a", "-" and "?" are gaps; any other text in it is refused.
+
     Args:
         table: The rows.
         id: Column of the ids; left out: rows are numbered.
@@ -125,7 +145,8 @@ def frame(
         preparation: How raw columns will be prepared.
 
     Raises:
-        DataError: The table is empty or lacks a column; ids are missing or repeated; labels are missing.
+        DataError: The table is empty or lacks a column; ids are missing or repeated; labels are missing; a
+            column of numbers holds some text.
     """
     if not len(table):
         raise DataError("the table has no rows")
@@ -144,12 +165,12 @@ def frame(
         raise DataError(f"a further field cannot be called {clash.pop()!r}", todo="give it another name")
     classes: tuple[str, ...] = ()
     if label is not None:
-        tensors["y"], classes = _labels(table[label], label, ids)
+        tensors["y"], classes = _labels(as_numbers(table[label], label, ids), label, ids)
     used = [name for name in columns if name not in {*_given(id), *_given(label), *drop, *about}]
     pool = Pool(
         ids=ids,
         fields=tensors,
-        table=table[used] if used else None,
+        table=table[used].assign(**{n: as_numbers(table[n], n, ids) for n in used}) if used else None,
         about={name: _objects(table[name]) for name in about},
     )
     return Source(splits={"train": pool}, classes=classes, preparation=preparation or PreparationSettings())
@@ -172,6 +193,26 @@ def _file(path: str | Path) -> Path:
     return path
 
 
+def _check_separator(path: Path, names: list[str], separator: str) -> None:
+    found = [other for other in _SEPARATORS if len(names) == 1 and other in str(names[0])]
+    if found:
+        raise DataError(
+            f"{path.name} has one column only, whose name holds another separator",
+            got=repr(str(names[0])),
+            expected=f"names separated by {separator!r}",
+            todo=f"say separator={found[0]!r}".replace("'", '"'),
+        )
+
+
+def _ragged(path: Path, got: str, separator: str) -> DataError:
+    return DataError(
+        f"{path.name} is not a well-formed table",
+        got=got,
+        todo="give every row as many values as there are column names, "
+        f"and put values that contain {separator!r} in quotes",
+    )
+
+
 def _given(name: str | None) -> tuple[str, ...]:
     return () if name is None else (name,)
 
@@ -191,7 +232,7 @@ def _labels(column: pd.Series[Any], name: str, ids: np.ndarray) -> tuple[Tensor,
     if gaps.any():
         raise DataError(
             f"label column {name!r} has no value in {int(gaps.sum())} of {len(column)} rows",
-            got=f"the first at id {ids[gaps.argmax()]!r}",
+            got=f"the first at id {ids[gaps.argmax()].item()!r}",
             todo="drop these rows before loading",
         )
     if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
