@@ -113,6 +113,14 @@ def test_bad_files(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"id,age\n1,\xff\xfe\n")
     with pytest.raises(DataError, match=r"not a well-formed table.*UTF-8"):
         csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_bytes(b"PK\x03\x04\x00\x00;;\n")
+    with pytest.raises(DataError, match=r"not text.*workbook"):
+        csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv.gz").write_bytes(b"not compressed")
+    with pytest.raises(DataError, match=r"damaged.*UTF-8"):
+        csv(tmp_path / "a.csv.gz")
+    with pytest.raises(DataError, match="one character; got '::'"):
+        csv(tmp_path / "a.csv", separator="::")
     for read in (csv, parquet):
         with pytest.raises(DataError, match="no file"):
             read(tmp_path / "nowhere")

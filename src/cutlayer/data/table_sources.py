@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["csv", "frame", "parquet"]
 
+_AS_TEXT = "save the table as text in UTF-8; is it perhaps a workbook or another kind of file?"
 _SEPARATORS = (";", "\t", "|", ",")
 _WHOLE = r"(0|-?[1-9][0-9]{0,14})(\.0)?"
 
@@ -39,7 +40,7 @@ def csv(
     preparation: PreparationSettings | None = None,
     separator: str = ",",
 ) -> Source:
-    """Read a CSV file with a line of column names; see :func:`frame` for the labels.
+    r"""Read a CSV file with a line of column names; see :func:`frame` for the labels.
 
     Ids are whole numbers only if all are written as such: "007" stays text.
 
@@ -50,7 +51,7 @@ def csv(
         drop: Columns that are not used.
         about: Columns that say something about the rows and are no input.
         preparation: How raw columns will be prepared.
-        separator: What separates the columns.
+        separator: What separates the columns: one character, or ``r"\s+"`` for any white space.
 
     Raises:
         DataError: The file is missing, empty or malformed, or lacks a column.
@@ -58,6 +59,8 @@ def csv(
     import pandas as pd
 
     path = _file(path)
+    if len(separator) != 1 and separator != r"\s+":
+        raise DataError("a separator is one character", got=repr(separator), expected=r"e.g. ';' or '\s+'")
     try:
         _check_separator(path, list(pd.read_csv(path, sep=separator, nrows=0).columns), separator)
         with warnings.catch_warnings():
@@ -72,11 +75,12 @@ def csv(
     except pd.errors.EmptyDataError:
         raise DataError(f"{path.name} is empty", expected="a line of column names and rows") from None
     except UnicodeError as error:
-        todo = "save the table as text in UTF-8; is it perhaps a workbook or another kind of file?"
-        raise DataError(f"{path.name} is not a well-formed table", got=str(error), todo=todo) from error
+        raise DataError(f"{path.name} is not a well-formed table", got=str(error), todo=_AS_TEXT) from error
     except pd.errors.ParserWarning as error:
         raise _ragged(path, "rows with more values than there are column names", separator) from error
-    except (ValueError, OSError, EOFError) as error:
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path.name} is damaged", got=str(error), todo=_AS_TEXT) from error
+    except ValueError as error:
         raise _ragged(path, str(error).strip(), separator) from error
     if id in table.columns and table[id].astype(str).str.fullmatch(_WHOLE).all():
         table[id] = table[id].astype(float).astype("int64")
@@ -194,6 +198,8 @@ def _file(path: str | Path) -> Path:
 
 
 def _check_separator(path: Path, names: list[str], separator: str) -> None:
+    if any("\0" in str(name) for name in names):
+        raise DataError(f"{path.name} is not text", got="a zero byte in its first line", todo=_AS_TEXT)
     found = [other for other in _SEPARATORS if len(names) == 1 and other in str(names[0])]
     if found:
         raise DataError(
