@@ -315,6 +315,12 @@ class Study:
                     )
         if not any(rows.get("train") for rows in cohorts.rows):
             raise DataError("nobody has rows to train on", todo="give the split 'train' to the parties")
+        if self.drop_last and all(rows.get("train", 0) < self.batch_size for rows in cohorts.rows):
+            raise StudyError(
+                "with drop_last there is nothing to train on: nobody has a full batch",
+                got=f"batch_size={self.batch_size}, at most {max(r.get('train', 0) for r in cohorts.rows)} rows",
+                todo="choose smaller batches, or drop_last=False",
+            )
         self._check_metrics(holdings)
         left = {rows["train"] % self.batch_size for rows in cohorts.rows if rows.get("train")}
         if self.batch_size == 1 or (1 in left and not self.drop_last):

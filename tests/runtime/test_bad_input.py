@@ -8,11 +8,19 @@ from torch import nn
 
 import cutlayer as cl
 from cutlayer.data import Holdings, Records
-from cutlayer.errors import AlignmentError, DataError, FrameError, NumericsError, PeerTimeout, StudyError
+from cutlayer.errors import (
+    AlignmentError,
+    DataError,
+    FrameError,
+    NumericsError,
+    PeerTimeout,
+    ProgramError,
+    StudyError,
+)
 from cutlayer.metering.run_log import RunLog, read_log
 from cutlayer.runtime.cohorts import Cohorts
 from cutlayer.runtime.simulate import Settings, Simulation
-from cutlayer.schedules import Calendar
+from cutlayer.schedules import Calendar, Program
 from cutlayer.wire import Kind, Message, decode, encode
 
 CLIENTS = {"c0": "client", "c1": "client"}
@@ -481,3 +489,24 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     study = study_of(GRAPH, epochs=np.int64(1), batch_size=np.int32(4))
     assert (type(study.epochs), type(study.batch_size)) == (int, int)
     assert study.digest == study_of(GRAPH, epochs=1, batch_size=4).digest
+
+
+def test_batches_larger_than_anybody_fills_are_refused_where_only_full_ones_count():
+    with pytest.raises(StudyError, match=r"nobody has a full batch; got batch_size=13, at most 12 rows"):
+        simulate(GOOD, batch_size=13, drop_last=True)
+    assert simulate(GOOD, batch_size=12, drop_last=True, epochs=1).best_epoch == 0
+
+
+def test_a_program_is_checked_against_the_rows_that_people_have():
+    study = study_of(GRAPH, batch_size=4)
+    program = study.program(GOOD, epochs=2)
+    assert study.check(program, GOOD) > 0
+    for word, why in {
+        "train.0/0/3": "turn 0 has 3 batches of the split 'train'",
+        "test.0/0/0": "turn 0 has no batches of the split 'test'",
+    }.items():
+        other = Program.parse(str(program).replace("load train.0/0/2", f"load {word}"))
+        with pytest.raises(ProgramError) as caught:
+            study.check(other, GOOD)
+        assert f"c0 load {word}' cannot be performed: {why}" in str(caught.value)
+        assert caught.value.todo == "batches are counted from 0"
