@@ -120,3 +120,36 @@ def test_bad_questions():
         vanilla().disclosure("client1")
     with pytest.raises(GraphError, match="at least one row; got batch_size=0"):
         vanilla().disclosure("client-1", 0)
+
+
+def test_who_passes_a_hand_over_on_is_on_its_page_and_on_the_clients():
+    graph = u_shaped()
+    server, client = graph.disclosure("server", 8, "server"), graph.disclosure("client-1", 8, "server")
+    for title, way in (("WHAT LEAVES", "to the next"), ("WHAT COMES IN", "from the last")):
+        passed = section(server, title)
+        assert (
+            f"with every hand-over: the state of head, tail, {way} of the role client, at the end of a turn: "
+            "weights and buffers (370 parameters, 1,480 bytes)" in passed
+        )
+        assert "It is not opened here" in passed and "in a simulation there are none" in passed
+        assert "It goes through server, which passes it on unopened" in section(client, title)
+    assert "other than sealed, through server (the seal of a simulation hides nothing)" in section(
+        client, "WHAT NEVER LEAVES"
+    )
+
+
+def test_a_straight_hand_over_passes_nobody():
+    graph = u_shaped()
+    assert graph.disclosure("server", 8, "") == graph.disclosure("server", 8)
+    leaves = section(graph.disclosure("client-1", 8, ""), "WHAT LEAVES")
+    assert "with Adam two). It goes straight there." in leaves and "seal" not in leaves
+    with pytest.raises(GraphError, match="did you mean 'server'"):
+        graph.disclosure("client-1", 8, "sever")
+
+
+def test_what_was_tried_for_raw_records_is_said():
+    never = section(u_shaped().disclosure("client-0"), "WHAT NEVER LEAVES")
+    assert "No cut carries a column of them as it is, or only scaled, shifted or negated" in never
+    assert "No activation that crosses is made from them" in never
+    unseen = section(ALL["odd_names"]().disclosure("clinic"), "WHAT NEVER LEAVES")
+    assert "whether segments pass on columns of them was not tried" in unseen

@@ -170,3 +170,12 @@ def test_looking_for_raw_columns_draws_nothing_and_leaves_no_trace():
     assert torch.equal(state, torch.get_rng_state())
     assert head.training
     assert all(torch.equal(before[name], tensor) for name, tensor in head.state_dict().items())
+
+
+def test_what_could_not_be_tried_is_known():
+    class TwoRows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(2, 6).cumsum(1)
+
+    assert ("client", "x") in u(torch.randn(2, 6), TwoRows()).untried
+    assert ("client", "x") not in u(torch.randn(2, 6), nn.Linear(6, 4)).untried

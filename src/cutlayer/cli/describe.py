@@ -95,7 +95,7 @@ def _program(study: Study, holdings: Holdings, party: str | None, steps: int) ->
 
 
 def _disclosures(study: Study, names: list[str]) -> str:
-    return "\n\n".join(study.graph.disclosure(name, study.batch_size).rstrip() for name in names)
+    return "\n\n".join(study.disclosure(name).rstrip() for name in names)
 
 
 def _write(path: Path, text: str) -> None:

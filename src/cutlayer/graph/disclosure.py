@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import GraphError
 from .describe import Size, count, crew, size_of, spec_text, word
-from .parts import Cut, Role, TensorSpec
+from .parts import Cut, Role, Segment, TensorSpec
 
 if TYPE_CHECKING:
     from .split_graph import SplitGraph
@@ -37,22 +37,35 @@ _COUNTS = (
     "Once, before training: how many rows it has in each split, from which all derive the order of work."
 )
 
+_RAW = (
+    "No cut carries a column of them as it is, or only scaled, shifted or negated (tried on random rows); "
+    "what layers make of them does leave."
+)
+_UNSEEN = "No cut names them; whether segments pass on columns of them was not tried."
+_SEAL = (
+    "how well it is sealed depends on the parties' keys; in a simulation there are none, and the seal hides "
+    "nothing."
+)
 
-def statement(graph: SplitGraph, party: str, batch_size: int) -> str:
+
+def statement(graph: SplitGraph, party: str, batch_size: int, relay: str | None = None) -> str:
     """Return the disclosure statement of ``party``: about one page of plain text.
 
     Args:
         graph: What is trained.
         party: Whose statement it is.
         batch_size: Rows in a training batch, for the sizes.
+        relay: The party that passes hand-overs on; empty: they go straight to the next; None: not known.
 
     Raises:
-        GraphError: No party has that name, or the batch size is not positive.
+        GraphError: No party has that name (or that of the relay), or the batch size is not positive.
     """
     if batch_size < 1:
         raise GraphError("a batch has at least one row", party=party, got=f"batch_size={batch_size}")
     role = graph.role_of(party)
-    page = _Page(graph, role, party, batch_size)
+    if relay:
+        graph.role_of(relay)
+    page = _Page(graph, role, party, batch_size, relay)
     sections = [
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
@@ -77,8 +90,10 @@ def statement(graph: SplitGraph, party: str, batch_size: int) -> str:
 class _Page:
     """The answers of a graph for one party."""
 
-    def __init__(self, graph: SplitGraph, role: Role, party: str, batch_size: int) -> None:
-        self.graph, self.role, self.party, self.batch_size = graph, role, party, batch_size
+    def __init__(
+        self, graph: SplitGraph, role: Role, party: str, batch_size: int, relay: str | None = None
+    ) -> None:
+        self.graph, self.role, self.party, self.batch_size, self.relay = graph, role, party, batch_size, relay
         self.segments = graph.segments_of(role.name)
         self.size = sum((size_of(s.module) for s in self.segments), Size())
         self.shared = {share.field for share in graph.shares if share.source == role.name}
@@ -117,6 +132,7 @@ class _Page:
             self._gradient(cut, "to") for cut in self.graph.cuts_into(self.role.name) if cut.has_gradient
         ]
         entries += self._state("to the others of the role")
+        entries += self._relayed("to the next of the role")
         if self.role.name in self.graph.label_roles:
             entries.append(_NUMBERS)
         if len(self.graph.parties) == 1:
@@ -136,6 +152,7 @@ class _Page:
             self._gradient(cut, "from") for cut in self.graph.cuts_from(self.role.name) if cut.has_gradient
         ]
         entries += self._state("from the others of the role")
+        entries += self._relayed("from the last of the role")
         others = [
             p.name for p in self.graph.parties if p.role in self.graph.label_roles and p.name != self.party
         ]
@@ -151,9 +168,9 @@ class _Page:
         kept = [name for name in self.role.fields if name in self.labels - self.shared]
         entries = []
         if raw:
-            entries.append(f"Its raw records: {self._fields(raw)}.")
+            entries.append(f"Its raw records: {self._fields(raw)}. {_UNSEEN if self._untried(raw) else _RAW}")
         if kept:
-            entries.append(f"Its labels: {self._fields(kept)}. Losses are computed here.")
+            entries.append(f"Its labels: {self._fields(kept)}. No activation that crosses is made from them.")
         if self.role.fields:
             entries.append("The ids of its records: no message carries them.")
         if outputs := self._private_outputs():
@@ -190,13 +207,23 @@ class _Page:
     def _state(self, way: str) -> list[str]:
         if len(self.role.parties) == 1 or not self.segments:
             return []
-        names = ", ".join(s.name for s in self.segments)
-        amount = f"{count(self.size.parameters, 'parameter')}, {count(self.size.state_bytes, 'byte')}"
+        way_there = {
+            None: "Whoever passes it on does so unopened; how well it is sealed depends on the parties' keys, "
+            "which a simulation has not.",
+            "": "It goes straight there.",
+        }.get(self.relay, f"It goes through {self.relay}, which passes it on unopened; {_SEAL}")
+        return [f"{_state_text(self.segments, f'{way} {self.role.name}')} {way_there}"]
+
+    def _relayed(self, way: str) -> list[str]:
+        """Return what this party passes on for others, if it is the relay."""
+        if self.party != self.relay:
+            return []
+        handed = [role for role in self.graph.roles.values() if len(role.parties) > 1 and role != self.role]
         return [
-            f"The state of {names}, {way} {self.role.name}, at the end of a turn: weights and buffers "
-            f"({amount}) and the optimizer's memory (with plain SGD nothing, with momentum one number "
-            "a parameter, with Adam two). Whoever passes it on does so unopened; how well it is sealed depends "
-            "on the parties' keys, which a simulation has not."
+            f"Sealed, only to pass it on unopened, with every hand-over: "
+            f"{_state_text(segments, f'{way} {role.name}', capital=False)} It is not opened here; {_SEAL}"
+            for role in handed
+            if (segments := self.graph.segments_of(role.name))
         ]
 
     def _weights(self) -> str:
@@ -205,6 +232,8 @@ class _Page:
         what = f"the weights, buffers and optimizer state of {names} ({amount})"
         if len(self.role.parties) == 1:
             return f"{what[0].upper()}{what[1:]}: no other party ever has them."
+        if self.relay:
+            what += f", other than sealed, through {self.relay} (the seal of a simulation hides nothing)"
         return f"To any party outside the role {self.role.name}: {what}."
 
     def _private_outputs(self) -> list[str]:
@@ -217,6 +246,9 @@ class _Page:
             for output in s.outputs
             if (s.name, output) not in crossing
         ]
+
+    def _untried(self, names: Iterable[str]) -> bool:
+        return any((self.role.name, name) in self.graph.untried for name in names)
 
     def _fields(self, names: Iterable[str]) -> str:
         return ", ".join(f"{word(name)} {spec_text(self.role.fields[name])}" for name in names)
@@ -242,6 +274,19 @@ class _Page:
         if not role:
             return f"{count(len(parties), 'party')} ({crew(parties)})"
         return f"the one of role {role} whose turn it is ({count(len(parties), 'party')}: {crew(parties)})"
+
+
+def _state_text(segments: Iterable[Segment], way: str, *, capital: bool = True) -> str:
+    """Return what a hand-over holds, and its bytes."""
+    placed = tuple(segments)
+    names = ", ".join(s.name for s in placed)
+    size = sum((size_of(s.module) for s in placed), Size())
+    amount = f"{count(size.parameters, 'parameter')}, {count(size.state_bytes, 'byte')}"
+    return (
+        f"{'T' if capital else 't'}he state of {names}, {way}, at the end of a turn: weights and buffers "
+        f"({amount}) and the optimizer's memory (with plain SGD nothing, with momentum one number "
+        "a parameter, with Adam two)."
+    )
 
 
 def _wrapped(line: str) -> list[str]:

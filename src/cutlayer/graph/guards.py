@@ -55,7 +55,9 @@ def refuse_labels(graph: SplitGraph) -> None:
             )
 
 
-def refuse_raw_columns(graph: SplitGraph, example: Mapping[str, Mapping[str, Tensor]]) -> None:
+def refuse_raw_columns(
+    graph: SplitGraph, example: Mapping[str, Mapping[str, Tensor]]
+) -> frozenset[tuple[str, str]]:
     """Refuse a graph in which a number that crosses a cut is a raw number, as it is or scaled, shifted or negated.
 
     Random rows in the shape of the example go through the segments. A number that crosses is refused if over
@@ -63,12 +65,16 @@ def refuse_raw_columns(graph: SplitGraph, example: Mapping[str, Mapping[str, Ten
     the records). A field with one number a row is only looked for as it is, since every layer scales it.
     Segments that do not run on random rows are not looked at, nor fields of more than ``LARGEST`` numbers.
 
+    Returns:
+        The fields, (role, field), that could not be tried.
+
     Raises:
         GraphError: Names the field and the output.
     """
-    first = list(_passed_on(graph, example, 0))
+    missed: set[tuple[str, str]] = set()
+    first = list(_passed_on(graph, example, 0, missed))
     for found in first:
-        if all(found in _passed_on(graph, example, i) for i in range(1, _ROUNDS)):
+        if all(found in _passed_on(graph, example, i, missed) for i in range(1, _ROUNDS)):
             ref, field = found
             role = graph.segments[ref.segment].role
             raise GraphError(
@@ -78,6 +84,7 @@ def refuse_raw_columns(graph: SplitGraph, example: Mapping[str, Mapping[str, Ten
                 todo="cut after a layer that mixes the columns (linear, convolution); normalising, cropping or "
                 "reordering them is not enough",
             )
+    return frozenset(missed)
 
 
 def refuse_raw(
@@ -138,27 +145,34 @@ def _crossing(graph: SplitGraph) -> list[Ref]:
 
 
 def _passed_on(
-    graph: SplitGraph, example: Mapping[str, Mapping[str, Tensor]], index: int
+    graph: SplitGraph,
+    example: Mapping[str, Mapping[str, Tensor]],
+    index: int,
+    missed: set[tuple[str, str]],
 ) -> Iterator[tuple[Ref, str]]:
     """Yield the outputs that cross and the fields of which they pass on columns, for one set of random rows."""
     generator = torch.Generator().manual_seed(stream(0, "raw columns", index))
-    fields = {
-        role: {name: _random(rows, generator) for name, rows in of.items()} for role, of in example.items()
-    }
-    values: dict[Ref, Tensor] = {}
+    drawn = {role: {n: _random(rows, generator) for n, rows in of.items()} for role, of in example.items()}
     targets = {loss.target for loss in graph.losses.values()}
+    values: dict[Ref, Tensor] = {}
     for ref in _crossing(graph):
-        own = {n: f for n, f in fields.get(graph.segments[ref.segment].role, {}).items() if f.numel()}
-        own = {n: f for n, f in own.items() if f[0].numel() <= LARGEST and n not in targets}
-        if not own:
+        role = graph.segments[ref.segment].role
+        own = {name: field for name, field in drawn.get(role, {}).items() if name not in targets}
+        small = {name: f for name, f in own.items() if len(f) and 0 < f[0].numel() <= LARGEST}
+        missed |= {(role, name) for name in own if name not in small}
+        if not small:
             continue
         try:
             with torch.random.fork_rng(devices=[]):
-                _run(graph, ref.segment, fields, values)
+                _run(graph, ref.segment, drawn, values)
         except GraphError:  # not every model takes any number of rows or any values
+            missed |= {(role, name) for name in small}
             continue
-        for name, raw in own.items():
-            if len(values[ref]) == ROWS and _contains(values[ref], raw):
+        if len(values[ref]) != ROWS:
+            missed |= {(role, name) for name in small}
+            continue
+        for name, raw in small.items():
+            if _contains(values[ref], raw):
                 yield ref, name
 
 

@@ -18,7 +18,6 @@ from .parts import (
     Loss,
     LossFunction,
     Party,
-    Placement,
     Ref,
     Role,
     Segment,
@@ -26,6 +25,7 @@ from .parts import (
     TensorSpec,
     valid_name,
 )
+from .placements import Places, as_placement
 
 __all__ = ["SplitGraph", "Turn"]
 
@@ -80,15 +80,16 @@ class SplitGraph:
         self._check_reach()
         refuse_labels(self)
         self.specs: dict[Ref, TensorSpec] = {}
+        self.untried = frozenset((role.name, field) for role in self.roles.values() for field in role.fields)
         if example is not None:
             self._infer_specs(example)
-            refuse_raw_columns(self, example)
+            self.untried = refuse_raw_columns(self, example)
         self.cuts = self._find_cuts()
 
     @classmethod
     def over(
         cls,
-        people: Placement,
+        people: Places,
         *,
         segments: Iterable[Segment],
         losses: Iterable[Loss],
@@ -98,13 +99,15 @@ class SplitGraph:
         """Build a graph of one's own over the data's holdings, which know parties, fields and shapes.
 
         Args:
-            people: The holdings. A role that segments name and the data does not know is one party of that name.
+            people: The holdings, or their parties. A role that segments name and the data does not know is
+                one party of that name.
             segments: The modules, each on one role.
             losses: Where predictions meet labels.
             shares: Label fields that a role openly sends to another.
             name: Name of the configuration.
         """
         placed = tuple(segments)
+        people = as_placement(people, "people")
         example = {role: people.example(role) for role in people.roles}
         roles = [
             Role(role, parties, {field: TensorSpec.of(rows) for field, rows in example[role].items()})
@@ -204,11 +207,15 @@ class SplitGraph:
 
         return svg(self)
 
-    def disclosure(self, party: str, batch_size: int = 1) -> str:
-        """Return the one-page disclosure statement of ``party``: what leaves it, to whom, and what never does."""
+    def disclosure(self, party: str, batch_size: int = 1, relay: str | None = None) -> str:
+        """Return the one-page disclosure statement of ``party``: what leaves it, to whom, and what never does.
+
+        ``relay`` is the party that passes hand-overs on, empty where they go straight to the next, None where
+        that is not known (``Study.disclosure`` knows).
+        """
         from .disclosure import statement
 
-        return statement(self, party, batch_size)
+        return statement(self, party, batch_size, relay)
 
     def __repr__(self) -> str:
         return f"<SplitGraph {self.name}: {', '.join(self.order)}; {len(self.parties)} parties>"

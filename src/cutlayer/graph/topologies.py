@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import GraphError, nearest
+from ..errors import CutError, GraphError, nearest
 from .cutting import Pieces, cut_module
 from .merge import merge_module
 from .parts import Loss, LossFunction, Placement, Role, Segment, Share, TensorSpec
+from .placements import Named, Places, as_placement
 from .split_graph import SplitGraph
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 CutWord = str | float
 
 
-Clients = Placement | Sequence[str] | int
+Clients = Places | Sequence[str] | int
 Example = Tensor | Mapping[str, Tensor] | None
 
 
@@ -51,12 +51,18 @@ def vanilla(
     Args:
         model: Any module; it is copied, not changed.
         cut: Where: a module's name (``"layer2"``), or a share of the forward FLOPs (``0.1``).
-        clients: The data's holdings, the clients' names, or how many clients.
+        clients: The data's holdings (or their ``parties``), the clients' names, or how many clients.
         example: Rows of ``x`` (or ``{field: rows}``) where ``clients`` carries no data.
         loss: ``loss(prediction, label)``; cross-entropy unless given.
         server: The server's name.
+
+    Raises:
+        CutError: The model cannot be cut there; names the nearest cut that works.
+        GraphError: An argument is of another kind than it should be.
     """
-    return _chain("vanilla", model, (cut,), ("client", "server"), clients, example, loss, server)
+    return _chain(
+        "vanilla", model, _cuts(cut, "vanilla", 1), ("client", "server"), clients, example, loss, server
+    )
 
 
 def u_shaped(
@@ -73,7 +79,14 @@ def u_shaped(
     Arguments as in :func:`vanilla`; ``cuts`` are the ends of head and body.
     """
     return _chain(
-        "u_shaped", model, tuple(cuts), ("client", "server", "client"), clients, example, loss, server
+        "u_shaped",
+        model,
+        _cuts(cuts, "u_shaped", 2),
+        ("client", "server", "client"),
+        clients,
+        example,
+        loss,
+        server,
     )
 
 
@@ -92,21 +105,20 @@ def multi_hop(
     Arguments as in :func:`vanilla`; ``cuts`` has one cut more than there are ``hops`` (by default
     ``hop-1``, ``hop-2``, …).
     """
-    middle = tuple(hops) if hops is not None else tuple(f"hop-{i + 1}" for i in range(len(cuts) - 1))
-    if len(middle) != len(cuts) - 1:
+    places = _cuts(cuts, "multi_hop")
+    middle = tuple(hops) if hops is not None else tuple(f"hop-{i + 1}" for i in range(len(places) - 1))
+    if len(middle) != len(places) - 1:
         raise GraphError(
-            "multi_hop needs one hop between two cuts", got=f"{len(cuts)} cuts, {len(middle)} hops"
+            "multi_hop needs one hop between two cuts", got=f"{len(places)} cuts, {len(middle)} hops"
         )
-    return _chain(
-        "multi_hop", model, tuple(cuts), ("client", *middle, "server"), clients, example, loss, server
-    )
+    return _chain("multi_hop", model, places, ("client", *middle, "server"), clients, example, loss, server)
 
 
 def vertical(
     bottoms: Mapping[str, nn.Module],
     top: nn.Module,
     *,
-    parties: Placement | None = None,
+    parties: Places | None = None,
     merge: str | nn.Module = "concat",
     example: Mapping[str, Tensor] | None = None,
     loss: LossFunction | None = None,
@@ -126,7 +138,7 @@ def vertical(
     builder = _Builder("vertical", parties, example)
     segments = builder.bottoms(bottoms)
     segments.append(Segment("merge", server, merge_module(merge), tuple(bottoms)))
-    segments.append(Segment("top", server, copy.deepcopy(top), ("merge",)))
+    segments.append(Segment("top", server, _copy(top, "top"), ("merge",)))
     roles = [builder.role(r, ("x",)) for r in bottoms] + [builder.role(server, ("y",))]
     return builder.graph(roles, segments, [_loss(server, "top", loss)])
 
@@ -136,7 +148,7 @@ def extended_vanilla(
     middle: nn.Module,
     top: nn.Module,
     *,
-    parties: Placement | None = None,
+    parties: Places | None = None,
     merge: str | nn.Module = "concat",
     example: Mapping[str, Tensor] | None = None,
     loss: LossFunction | None = None,
@@ -150,8 +162,8 @@ def extended_vanilla(
     builder = _Builder("extended_vanilla", parties, example)
     segments = builder.bottoms(bottoms)
     segments.append(Segment("merge", worker, merge_module(merge), tuple(bottoms)))
-    segments.append(Segment("middle", worker, copy.deepcopy(middle), ("merge",)))
-    segments.append(Segment("top", server, copy.deepcopy(top), ("middle",)))
+    segments.append(Segment("middle", worker, _copy(middle, "middle"), ("merge",)))
+    segments.append(Segment("top", server, _copy(top, "top"), ("middle",)))
     roles = [builder.role(r, ("x",)) for r in bottoms]
     roles += [builder.role(worker, ()), builder.role(server, ("y",))]
     return builder.graph(roles, segments, [_loss(server, "top", loss)])
@@ -161,7 +173,7 @@ def multi_task(
     bottoms: Mapping[str, nn.Module],
     tops: Mapping[str, nn.Module],
     *,
-    parties: Placement | None = None,
+    parties: Places | None = None,
     merge: str | nn.Module = "concat",
     example: Mapping[str, Tensor] | None = None,
     losses: Mapping[str, LossFunction] | None = None,
@@ -188,7 +200,7 @@ def multi_task(
     placed: list[Loss] = []
     for server, top in tops.items():
         segments.append(Segment(f"merge-{server}", server, merge_module(merge), tuple(bottoms)))
-        segments.append(Segment(f"top-{server}", server, copy.deepcopy(top), (f"merge-{server}",)))
+        segments.append(Segment(f"top-{server}", server, _copy(top, "top"), (f"merge-{server}",)))
         function, weight = (losses or {}).get(server), (weights or {}).get(server, 1.0)
         placed.append(_loss(server, f"top-{server}", function, weight=weight, name=f"loss-{server}"))
     roles = [builder.role(r, ("x",)) for r in bottoms] + [builder.role(s, ("y",)) for s in tops]
@@ -213,6 +225,10 @@ def cut_segments(pieces: Pieces, names: Sequence[str], roles: Sequence[str]) -> 
     return segments
 
 
+def _copy(module: nn.Module, what: str) -> nn.Module:
+    return copy.deepcopy(_module(module, what))
+
+
 _PIECE_NAMES = {2: ("head", "top"), 3: ("head", "body", "tail")}
 
 
@@ -228,7 +244,8 @@ def _chain(
 ) -> SplitGraph:
     """Cut ``model`` into a chain of pieces on ``roles``; the last piece computes the loss."""
     roles = tuple(server if r == "server" else r for r in roles)
-    builder = _Builder(name, *_clients(clients, example, server))
+    model = _module(model, "model")
+    builder = _Builder(name, _clients(clients, example, server), None)
     fields = builder.example_of("client", tuple(dict.fromkeys(roles)))
     rows = tuple(tensor for field, tensor in fields.items() if field != "y")
     pieces = cut_module(model, cuts, rows, roles=roles)
@@ -255,40 +272,64 @@ def _loss(
     )
 
 
-class _Named:
-    """A placement by names, without data."""
-
-    def __init__(
-        self, roles: Mapping[str, tuple[str, ...]], examples: Mapping[str, Mapping[str, Tensor]]
-    ) -> None:
-        self.roles = roles
-        self._examples = examples
-
-    def fields(self, role: str) -> Mapping[str, Any]:
-        return {name: TensorSpec.of(rows) for name, rows in self._examples.get(role, {}).items()}
-
-    def example(self, role: str, rows: int = 2) -> Mapping[str, Tensor]:
-        return self._examples.get(role, {})
-
-
-def _clients(clients: Clients, example: Example, server: str) -> tuple[Placement, None]:
-    if not isinstance(clients, int | Sequence):
-        return clients, None
-    names = tuple(f"client-{i}" for i in range(clients)) if isinstance(clients, int) else tuple(clients)
+def _clients(clients: Clients, example: Example, server: str) -> Placement:
+    if isinstance(clients, str):
+        raise GraphError(
+            "clients= is one word", got=repr(clients), todo=f"several names: clients=({clients!r},)"
+        )
+    if isinstance(clients, int) and not isinstance(clients, bool):
+        names = tuple(f"client-{i}" for i in range(clients))
+    elif isinstance(clients, Sequence) and all(isinstance(name, str) for name in clients):
+        names = tuple(name for name in clients if isinstance(name, str))
+    else:
+        return as_placement(clients, "clients=")
+    if not names:
+        raise GraphError("a configuration needs at least one client", got=f"clients={clients!r}")
     if example is None:
         raise GraphError(
             "the shapes at the cut are not known",
             todo="give clients= the holdings of your data (cutlayer.data), or example= a few rows of x",
         )
     fields = {"x": example} if isinstance(example, Tensor) else dict(example)
-    return _Named({"client": names, server: (server,)}, {"client": fields}), None
+    return Named({"client": names, server: (server,)}, {"client": fields})
+
+
+def _module(model: object, what: str) -> nn.Module:
+    """Return ``model`` if it is a module, else say what it is."""
+    if isinstance(model, nn.Module):
+        return model
+    known = isinstance(model, type) or callable(model)
+    name = getattr(model, "__name__", type(model).__name__)
+    raise GraphError(
+        f"{what} is not a torch.nn.Module",
+        got=f"the {'class' if isinstance(model, type) else 'function'} {name}" if known else repr(model),
+        todo=f"call it: {name}(...)" if known else "give a module, such as nn.Sequential(...)",
+    )
+
+
+def _cuts(cuts: object, name: str, count: int = 0) -> tuple[CutWord, ...]:
+    """Return the places of configuration ``name``, ``count`` of them or (0) one or more."""
+    several = isinstance(cuts, Sequence) and not isinstance(cuts, str)
+    words = tuple(cuts) if isinstance(cuts, Sequence) and several else (cuts,)
+    valid = all(isinstance(word, str | int | float) for word in words) and len(words) > 0
+    if valid and several == (count != 1) and len(words) == (count or len(words)):
+        return words
+    wanted = {1: "one cut: a module's name or a share of the FLOPs", 2: "two cuts: cuts=('layer1', 'layer3')"}
+    raise CutError(
+        f"{name} takes {wanted.get(count, 'a tuple of cuts: cuts=(' + repr('layer1') + ',)')}",
+        got=repr(cuts),
+        todo="one cut: vanilla; two, the last part back at the client: u_shaped; more parties in a row: multi_hop",
+    )
 
 
 class _Builder:
     """Collects what a configuration says and what the data knows about its roles."""
 
-    def __init__(self, name: str, placement: Placement | None, example: Mapping[str, Tensor] | None) -> None:
+    def __init__(self, name: str, people: Places | None, example: Mapping[str, Tensor] | None) -> None:
         self.name = name
+        placement = (
+            people if people is None or isinstance(people, Named) else as_placement(people, "parties=")
+        )
         self.placement = placement
         self.rows: dict[str, Mapping[str, Tensor]] = {}
         if placement is not None:
@@ -315,7 +356,7 @@ class _Builder:
         """Return one segment for each role that holds data, named like the role."""
         if not bottoms:
             raise GraphError("no party has a bottom module", todo="give {role: module}")
-        return [Segment(role, role, copy.deepcopy(module), ("x",)) for role, module in bottoms.items()]
+        return [Segment(role, role, _copy(module, role), ("x",)) for role, module in bottoms.items()]
 
     def role(self, name: str, fields: tuple[str, ...]) -> Role:
         """Return role ``name``: its parties and fields as the data knows them, else ``fields``, unseen."""
@@ -324,7 +365,7 @@ class _Builder:
             parties = self.placement.roles[name]
         known = self.rows.get(name, {})
         specs: dict[str, TensorSpec | None] = {field: TensorSpec.of(rows) for field, rows in known.items()}
-        if self.placement is None or isinstance(self.placement, _Named):
+        if self.placement is None or isinstance(self.placement, Named):
             specs = {field: specs.get(field) for field in (*specs, *fields)}
         return Role(name, parties, specs)
 

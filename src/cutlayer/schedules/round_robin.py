@@ -110,11 +110,19 @@ class RoundRobin:
         for role in graph.roles.values():
             giver, taker = graph.turns[holder][role.name], graph.turns[turn][role.name]
             if giver != taker and graph.segments_of(role.name):
-                via = self._relay(graph) if self.handover == "server" else ""
-                yield from hand_over(role.name, giver, taker, step, via)
+                yield from hand_over(role.name, giver, taker, step, self.relay(graph))
 
-    def _relay(self, graph: SplitGraph) -> str:
-        """Return the party that relays: the one that serves every turn and holds no raw input."""
+    def relay(self, graph: SplitGraph) -> str:
+        """Return the party that passes hand-overs on, empty where they go straight to the next client.
+
+        It is one that serves every turn and, where there is one, holds no raw input.
+
+        Raises:
+            StudyError: ``handover="server"``, and no party takes part in every turn.
+        """
+        handed = any(len(role.parties) > 1 and graph.segments_of(role.name) for role in graph.roles.values())
+        if self.handover == "peer" or not handed:
+            return ""
         single = [role for role in graph.roles.values() if len(role.parties) == 1]
         if not single:
             raise StudyError(
