@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .data import Holdings, PartyData, Records
-from .errors import ConsentError, DataError, StudyError
+from .errors import ConsentError, DataError, StudyError, nearest
 from .graph.parts import Role, TensorSpec
 from .graph.split_graph import SplitGraph
-from .metering.events import Ended, Event, Noted
+from .metering.events import Ended, Event, Measured, Noted
 from .metering.run_log import RunLog
 from .runtime.central import CentralTwin
 from .runtime.halves import load_half, save_half, save_joined
@@ -97,10 +97,24 @@ class Run:
         return summary(self.events)
 
     def metrics(self, split: str = "test", loss: str | None = None) -> dict[str, float]:
-        """Return the last metrics of ``split``, over all label holders (averages are weighted by rows)."""
+        """Return the last metrics of ``split``, over the rows of all label holders (AUC: the mean weighted by rows).
+
+        Args:
+            split: A split that was measured.
+            loss: Which loss's, by name; the graph's first if none is given.
+
+        Raises:
+            StudyError: Nothing was measured on that split, or there is no such loss.
+        """
         from .metering.tables import merged_metrics
 
         name = loss or next(iter(self.graph.losses))
+        if name not in self.graph.losses:
+            raise StudyError(f"there is no loss {name!r}", todo=nearest(name, list(self.graph.losses)))
+        splits = {e.split for e in self.events if isinstance(e, Measured) and e.loss == name}
+        if split not in splits:
+            todo = nearest(split, splits) if splits else "give the parties rows of a split to evaluate on"
+            raise StudyError(f"nothing was measured on a split {split!r}", todo=todo)
         return merged_metrics(self.events, split, name)
 
     def equals(self, twin: Twin) -> bool:

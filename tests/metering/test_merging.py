@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torch import nn
 
+import cutlayer as cl
+from cutlayer.errors import StudyError
 from cutlayer.graph.parts import Loss
 from cutlayer.metering.events import Measured, decode_event, encode_event
 from cutlayer.metering.merging import PARTS, fits, merged, only_averaged
@@ -96,6 +98,34 @@ def test_a_constant_label_has_the_r2_of_scikit_learn():
     for guess in (truth, truth + 1):
         found = merged(measured(nn.MSELoss(), guess, truth, [3, 3]))
         assert found["r2"] == sk.r2_score(truth, guess)
+
+
+@pytest.fixture(scope="module")
+def u_shaped() -> tuple[cl.Run, cl.Twin]:
+    """Three clients with labels of their own, and the uncut network, which measures all rows at once."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 6)), rng.integers(0, 3, 90)
+    clients = cl.data.arrays(x[:40], y[:40], x[40:], y[40:]).split_rows(3)
+    graph = cl.u_shaped(cl.networks.mlp((6, 8, 7, 3)), ("linear1", "linear2"), clients=clients)
+    study = cl.Study(graph=graph, optimizer=cl.optim.SGD(lr=0.1), epochs=1, batch_size=5)
+    return study.simulate(clients), study.central(clients)
+
+
+def test_a_run_with_several_label_holders_measures_what_the_uncut_network_does(u_shaped):
+    run, twin = u_shaped
+    found, expected = run.metrics("test"), twin.metrics("test")["loss"]
+    assert len({e.party for e in run.events if isinstance(e, Measured)}) == 3
+    assert list(found) == ["loss", "accuracy", "auc", "f1"]
+    assert (found["accuracy"], found["f1"]) == pytest.approx((expected["accuracy"], expected["f1"]), **EXACT)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+
+
+def test_what_was_not_measured_has_no_metrics(u_shaped):
+    run, _ = u_shaped
+    with pytest.raises(StudyError, match="nothing was measured on a split 'tset'; did you mean 'test'"):
+        run.metrics("tset")
+    with pytest.raises(StudyError, match="there is no loss 'lose'; did you mean 'loss'"):
+        run.metrics("test", "lose")
 
 
 def test_one_party_keeps_what_it_measured():
