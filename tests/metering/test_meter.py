@@ -13,6 +13,7 @@ from cutlayer.data import Deal, arrays
 from cutlayer.graph.joined import Joined
 from cutlayer.metering.meter import Meter, counting
 from cutlayer.metering.run_log import RunLog
+from cutlayer.metering.tables import traffic
 from cutlayer.runtime.cohorts import Cohorts
 from cutlayer.runtime.simulate import Settings, Simulation, batches_of
 from cutlayer.schedules import Calendar
@@ -171,6 +172,24 @@ def test_hand_overs_are_counted_with_what_is_in_them():
     assert sum(e.tensor_bytes for e in hand_overs) == sum(t.nbytes for m in inside for _, t in m.tensors)
     names = {name.partition("/")[0] for m in inside for name, _ in m.tensors}
     assert names == {"head"}  # nothing of the server's part
+
+
+def test_a_relay_counts_whole_frames_and_no_tensors():
+    *_, events, _ = simulated("vanilla", handover="server", epochs=1)
+    hand_overs = [e for e in events if e.kind == "traffic" and e.phase == "hand-over"]
+    relayed = [e for e in hand_overs if e.sender == "server"]
+    given = [e for e in hand_overs if e.sender != "server"]
+    assert sum(e.frame_bytes for e in relayed) == sum(e.frame_bytes for e in given) > 0
+    assert {e.tensor_bytes for e in relayed} == {0} and all(e.tensor_bytes for e in given)
+    table = traffic(events)
+    for place, receiver, tensors, overhead in zip(
+        *map(table.column, ("from", "to", "tensor bytes", "overhead (%)")), strict=True
+    ):
+        is_relayed = (place, receiver, tensors) in {(e.sender, e.receiver, 0) for e in relayed}
+        assert (overhead == "-") == is_relayed
+    assert "a relay passes sealed hand-overs on" in table.note
+    assert table.is_number(table.columns.index("overhead (%)")) and table.text() and table.markdown()
+    assert "a relay" not in traffic(simulated("vanilla", epochs=1)[-2]).note
 
 
 # FLOPs

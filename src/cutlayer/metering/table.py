@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Cell", "Table", "human_bytes", "human_flops", "human_seconds", "shown"]
+__all__ = ["UNKNOWN", "Cell", "Table", "human_bytes", "human_flops", "human_seconds", "shown"]
 
 Cell = str | int | float | None
+
+UNKNOWN = "-"
+"""The cell of a number that nobody could count."""
 
 
 def shown(cell: Cell) -> str:
@@ -106,8 +109,8 @@ class Table:
     note: str = ""
 
     def is_number(self, column: int) -> bool:
-        """Return whether a column holds numbers only, so that it is set flush right."""
-        cells = [row[column] for row in self.rows if row[column] is not None]
+        """Return whether a column holds numbers only, as far as they are known, so that it is set flush right."""
+        cells = [row[column] for row in self.rows if row[column] not in (None, UNKNOWN)]
         return bool(cells) and not any(isinstance(cell, str) for cell in cells)
 
     def cells(self) -> list[list[str]]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from .events import Began, Computed, Ended, EpochEnded, Event, Measured, Placed, Traffic, Worked
 from .merging import merged, only_averaged
-from .table import Cell, Table, human_bytes, human_flops, human_seconds
+from .table import UNKNOWN, Cell, Table, human_bytes, human_flops, human_seconds
 
 __all__ = [
     "Table", "averaged_metrics", "compute", "finished", "human_bytes", "human_flops", "human_seconds", "last", "losses",
@@ -146,7 +146,8 @@ def traffic(events: Sequence[Event], *, every_party: bool = False) -> Table:
     rows: list[Row] = []
     for group in sorted(sums.totals, key=lambda group: (*PHASES, group[0]).index(group[0])):
         total = sums.totals[group]
-        overhead = _overhead(total["frame_bytes"], total["tensor_bytes"])
+        sealed = group[0] == "hand-over" and not total["tensor_bytes"]
+        overhead = UNKNOWN if sealed else _overhead(total["frame_bytes"], total["tensor_bytes"])
         counts = total["frames"], total["frame_bytes"], total["tensor_bytes"]
         rows.append((*group, *counts, overhead, sums.most(group)))
     places = ("phase", "cut", "content", "from", "to")
@@ -154,6 +155,10 @@ def traffic(events: Sequence[Event], *, every_party: bool = False) -> Table:
     note = (
         "Counted where frames are made. Overhead: bytes of a frame that are no tensor, by its tensor bytes."
     )
+    if any(row[columns.index("overhead (%)")] == UNKNOWN for row in rows):
+        note += (
+            f" {UNKNOWN}: a relay passes sealed hand-overs on and cannot tell how much in them is tensors."
+        )
     return _table("Traffic by cut", columns, rows, "frame bytes", note)
 
 
