@@ -491,3 +491,25 @@ def test_every_place_said_to_work_works(plan: list[tuple[str, int, int]], seed: 
         else:
             with pytest.raises(CutError):
                 cut_module(model, place.name, x)
+
+
+class Choosy(nn.Module):
+    """A forward that looks at its numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x)
+        return self.second(hidden) if hidden.sum() > 0 else hidden
+
+
+def test_control_flow_that_reads_the_data_is_told_with_the_nearest_cut_that_works():
+    model = nn.Sequential(nn.Linear(4, 4), Choosy(), nn.Linear(4, 2))
+    with pytest.raises(CutError, match=r"inside '1'.*depends on the data; the nearest cut that works is '1'"):
+        cut_module(model, "1.second", torch.randn(3, 4))
+    with pytest.raises(
+        CutError, match=r"depends on the data, so no cut of it works; move that part.*submodule"
+    ):
+        cut_module(Choosy(), "first", torch.randn(3, 4))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from sample_graphs import ALL, alone, departments, hybrid, tasks, u_shaped, vanilla
 
+from cutlayer import RoundRobin, Study, optim
 from cutlayer.errors import GraphError
 
 
@@ -153,3 +154,13 @@ def test_what_was_tried_for_raw_records_is_said():
     assert "No activation that crosses is made from them" in never
     unseen = section(ALL["odd_names"]().disclosure("clinic"), "WHAT NEVER LEAVES")
     assert "whether segments pass on columns of them was not tried" in unseen
+
+
+@pytest.mark.parametrize(
+    ("handover", "told"), [("peer", "It goes straight there."), ("server", "through server")]
+)
+def test_a_study_knows_the_way_of_its_hand_overs(handover, told):
+    schedule = RoundRobin(handover=handover)
+    study = Study(graph=u_shaped(), optimizer=optim.SGD(lr=0.1), schedule=schedule, batch_size=4)
+    assert told in section(study.disclosure("client-0"), "WHAT LEAVES")
+    assert ("hand-over" in study.disclosure("server")) == (handover == "server")

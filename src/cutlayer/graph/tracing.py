@@ -129,7 +129,7 @@ def trace(model: nn.Module, worlds: Sequence[tuple[Tensor, ...]], enter: Collect
             opaque[stop.path] = stop.reason
         except Exception as error:
             raise CutError(
-                f"forward of {type(model).__name__} cannot be followed: {_reason(error)}",
+                f"forward of {type(model).__name__} cannot be followed: {_reason(error)}, so no cut of it works",
                 todo="move that part of forward into a submodule: cuts before and after it then work",
             ) from error
 
