@@ -20,8 +20,8 @@ difference between both processes, divided by 490, is what a client costs beyond
 two. glibc keeps freed memory for later, so its threshold is set (MALLOC_MMAP_THRESHOLD_=65536) to give
 tensors back when they are freed; the figure without that setting is told beside it.
 
-Ends with 1 if, for the small convolution, a step with 500 clients takes more than 1.1 times as long as with
-10, or if a client costs more than 50 KB of memory beyond its data. Workload W is told, not judged: its
+Ends with 1 if a step with 500 clients takes more than 1.1 times as long as with 10, for the small
+convolution, or if a client costs more than 50 KB of memory beyond its data. Workload W is told, not judged: its
 client hands over 804 KB, nearly the whole network, after a millisecond's work or eight.
 """
 
