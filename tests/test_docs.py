@@ -193,18 +193,32 @@ def test_pictures_are_what_the_package_draws():
 
 
 def test_figures_are_those_that_were_measured():
-    rows = re.findall(r"^\| ([^|]+) \| (\.\d+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(rows) == 3
-    measured = ROOT / "benchmarks" / "results" / "nhanes_auc.json"
-    if not measured.exists():
-        pytest.skip("not measured here yet: python benchmarks/run.py")
-    known = {f"{number:.3f}".removeprefix("0") for number in _numbers(json.loads(measured.read_text()))}
-    assert [row for row in rows if row[1] not in known] == []
+    rows = re.findall(r"^\| ([^|]+) \| (\d*\.?\d+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    results = {
+        p.stem: json.loads(p.read_text())["figures"] for p in (ROOT / "benchmarks/results").glob("*.json")
+    }
+    small, w, _ = results["many_clients"]["cases"]
+    rows_64kb = [r for r in results["frames_overhead"]["rows"] if r["tensor_bytes"] == 65536]
+    measured = [
+        results["nhanes_auc"]["auc"][results["nhanes_auc"]["best_alone"]],
+        results["nhanes_auc"]["auc"]["joined"],
+        results["nhanes_auc"]["auc"]["central twin"],
+        sum(c["trainings"] for c in results["equality"]["configurations"].values() if not c["different"]),
+        results["mnist5k_accuracy"]["accuracy"]["ten clients in turn"],
+        results["workload_w"]["ratio_to_loop_in_memory"],
+        results["vgg11_cifar"]["ratio_to_uncut"],
+        small["ratio"],
+        w["ratio"],
+        small["kb_per_client"],
+        rows_64kb[0]["overhead_percent"],
+    ]
+    assert [figure for _, figure in rows] == [
+        _rounded(number, figure) for (_, figure), number in zip(rows, measured, strict=True)
+    ]
 
 
-def _numbers(value: object) -> list[float]:
-    """Return all numbers in a result file, however deep."""
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return [number for part in inner for number in _numbers(part)]
-    return [float(value)] if isinstance(value, int | float) else []
+def _rounded(number: float, like: str) -> str:
+    """Return ``number`` written as the figure ``like`` is."""
+    digits = len(like.partition(".")[2])
+    text = f"{number:.{digits}f}"
+    return text.removeprefix("0") if like.startswith(".") else text
