@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import nn
 
@@ -137,15 +137,15 @@ class _Shown:
     """Progress of one fold on the screen."""
 
     progress: Progress
-    task: object
+    task: TaskID
     fold: int
     folds: int
 
     def begin(self, what: str) -> None:
-        self.progress.update(self.task, description=f"fold {self.fold + 1} of {self.folds}: {what}")  # type: ignore[arg-type]
+        self.progress.update(self.task, description=f"fold {self.fold + 1} of {self.folds}: {what}")
 
     def end(self) -> None:
-        self.progress.advance(self.task)  # type: ignore[arg-type]
+        self.progress.advance(self.task)
 
 
 def _fold(fold: Source, findings: _Findings, folder: Path | None, shown: _Shown) -> Run:

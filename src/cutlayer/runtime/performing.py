@@ -51,7 +51,8 @@ class Performer:
     def __init__(self, parties: Mapping[str, LocalParty], meter: Meter) -> None:
         self.parties = parties
         self._meter = meter
-        self._known: dict[Template, list[Timed]] = {}
+        # By the template's identity, since hashing its actions in every step would take time; it is kept beside.
+        self._known: dict[int, tuple[Template, list[Timed]]] = {}
 
     def perform(self, program: Iterable[Action | Step]) -> None:
         """Do every action in order.
@@ -61,10 +62,11 @@ class Performer:
         """
         for item in program:
             if isinstance(item, Step):
-                runs = self._known.get(item.template)
-                if runs is None:
-                    runs = self._known[item.template] = [self._timed(action) for action in item.template]
-                _run(runs, item.step, item.batch)
+                known = self._known.get(id(item.template))
+                if known is None:
+                    known = item.template, [self._timed(action) for action in item.template]
+                    self._known[id(item.template)] = known
+                _run(known[1], item.step, item.batch)
             else:
                 _run([self._timed(item)], item.step, "")
 
