@@ -11,7 +11,9 @@
     ├── NumericsError        NaN or infinity in data, activations, gradients or a loss
     ├── FrameError           bytes that are not a valid frame
     ├── TransportError       a frame could not be delivered
-    │   └── PeerTimeout      a party did not answer in time
+    │   ├── PeerTimeout      a party did not answer in time
+    │   └── RestartError     somebody restarted: all go on from the last common snapshot
+    ├── IdentityError        a key or certificate is missing, expired, revoked, foreign or somebody else's
     ├── StudyError           settings of a study contradict each other or are unknown
     ├── LogError             a run log cannot be read or written
     └── ConsentError         something was asked that not every party has agreed to
@@ -99,7 +101,13 @@ class NumericsError(CutlayerError):
 
 
 class FrameError(CutlayerError):
-    """Bytes that are not a valid frame."""
+    """Bytes that are not a valid frame, or not the frame that was due.
+
+    Attributes:
+        sender: The party that sent it, where that is known.
+    """
+
+    sender: str | None = None
 
 
 class TransportError(CutlayerError):
@@ -108,6 +116,14 @@ class TransportError(CutlayerError):
 
 class PeerTimeout(TransportError):
     """A party did not answer within the time allowed."""
+
+
+class RestartError(TransportError):
+    """The parties are called together: somebody restarted, so all go on from their last common snapshot."""
+
+
+class IdentityError(CutlayerError):
+    """A key or certificate is missing, expired, revoked, of another study, or somebody else's."""
 
 
 class StudyError(CutlayerError):

@@ -1,0 +1,1 @@
+"""WHO one is: the study's certificate authority, a party's credentials, seals between parties."""
