@@ -29,6 +29,7 @@ from .runtime.optim import OptimizerSpec, check_optimizer
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
 from .schedules import Calendar, Program, RoundRobin, Schedule, check, program_of
+from .wire import VERSION
 
 __all__ = ["Study"]
 
@@ -53,6 +54,7 @@ class Study:
         check_finite: Stop at NaN or infinity in a loss or a gradient, before it is sent.
         device: Where segments run: ``"cpu"``, ``"cuda"``.
         name: The study's name.
+        code: SHA-256 (hex) by file name of the model code that was executed, where the study is of a file.
 
     Raises:
         StudyError: A setting that cannot be.
@@ -72,6 +74,7 @@ class Study:
     check_finite: bool = True
     device: str = "cpu"
     name: str = "study"
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -134,26 +137,31 @@ class Study:
         return {name: self.optimizer.get(name, spare) for name in self.graph.order}
 
     @property
+    def parts(self) -> dict[str, str]:
+        """SHA-256 (hex) of each thing that the parties must agree on, by its name.
+
+        Two parties whose :attr:`digest` differs compare these to be told what differs. Not among them is what
+        may differ: data, device, versions of software, the study's name.
+        """
+        settings = ("batch_size", "epochs", "drop_last", "shuffle", "early_stopping", "check_finite")
+        program = [f"{name}={getattr(self, name)!r}" for name in settings]
+        program += [self.schedule.describe(), *self.evaluate, "metrics", *self.metrics]
+        words = {
+            "program": "\n".join(program),
+            "codecs": f"exact; frames of version {VERSION}",
+            "defences": "none",
+            "optimizers": repr(self.optimizers),
+            "seed": str(self.seed),
+            "model code": "\n".join(f"{name} {found}" for name, found in sorted(self.code.items())),
+        }
+        known = {"graph": self.graph.digest, "weights": _weights_digest(self.graph)}
+        return known | {name: hashlib.sha256(text.encode()).hexdigest() for name, text in words.items()}
+
+    @property
     def digest(self) -> str:
-        """Hash of all that the parties must agree on: graph, initial weights, schedule, optimizers, seed, settings."""
-        words = [
-            self.graph.digest,
-            self.schedule.describe(),
-            repr(self.optimizers),
-            repr(self.early_stopping),
-        ]
-        words += [
-            f"{n}={getattr(self, n)}"
-            for n in ("batch_size", "epochs", "seed", "drop_last", "shuffle", "evaluate")
-        ]
-        digest = hashlib.sha256("\n".join(words).encode())
-        for name in self.graph.order:
-            for key, tensor in self.graph.segments[name].module.state_dict().items():
-                digest.update(f"{name}.{key}".encode())
-                digest.update(
-                    tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-                )
-        return digest.hexdigest()
+        """SHA-256 (hex) of all that the parties must agree on, the :attr:`parts`."""
+        lines = [f"{name} {part}" for name, part in sorted(self.parts.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def program(self, holdings: Holdings, epochs: int = 1) -> Program:
         """Return the program of all parties for the first ``epochs`` epochs, checked."""
@@ -440,6 +448,17 @@ def _check_device(word: str) -> None:
             f"there is no such GPU: PyTorch can use {there} here", got=f"device={word!r}",
             todo="choose another, or device='cpu'",
         )  # fmt: skip
+
+
+def _weights_digest(graph: SplitGraph) -> str:
+    """Hash of every segment's parameters and buffers: names and values."""
+    digest = hashlib.sha256()
+    for name in graph.order:
+        for key, tensor in graph.segments[name].module.state_dict().items():
+            digest.update(f"{name}.{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _data_digest(holdings: Holdings, cohorts: Cohorts) -> str:
