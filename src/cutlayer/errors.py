@@ -54,6 +54,8 @@ class CutlayerError(Exception):
     ) -> None:
         self.what, self.party, self.cut, self.step = what, party, cut, step
         self.got, self.expected, self.todo = got, expected, todo
+        self.sender: str | None = None
+        """The other party, where what that one sent is the cause."""
         super().__init__(self._message())
 
     def _message(self) -> str:
@@ -101,13 +103,7 @@ class NumericsError(CutlayerError):
 
 
 class FrameError(CutlayerError):
-    """Bytes that are not a valid frame, or not the frame that was due.
-
-    Attributes:
-        sender: The party that sent it, where that is known.
-    """
-
-    sender: str | None = None
+    """Bytes that are not a valid frame, or not the frame that was due."""
 
 
 class TransportError(CutlayerError):
