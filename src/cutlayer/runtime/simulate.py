@@ -35,6 +35,7 @@ from .live import State, Workshop
 from .optim import OptimizerSpec
 from .party import Circumstances, LocalParty
 from .performing import Performer
+from .positions import Position
 from .snapshots import Snapshot, Snapshots
 from .stopping import EarlyStopping, Judge
 
@@ -228,7 +229,10 @@ class Simulation:
         best = {name: party.best for name, party in self.parties.items() if party.best}
         judge = self.shared.judge
         memory = {**judge.memory(), "best_epoch": self.best_epoch} if judge is not None else {}
-        self.snapshots.keep(Snapshot(epoch=epoch, states=states, best=best, memory=memory))
+        position = Position(epoch + 1, 0)
+        self.snapshots.rewind(position)
+        self.snapshots.keep(Snapshot(position=position, states=states, best=best, memory=memory))
+        self.snapshots.forget(position)
 
     def _verdict(self, epoch: int) -> bool:
         stopping = self.settings.early_stopping
@@ -254,7 +258,7 @@ class Simulation:
     def resume(self) -> int:
         """Load the last snapshot that all parties have; return the epoch to go on with."""
         snapshot = self.snapshots.last()
-        self.log.rewind(snapshot.epoch)
+        self.log.rewind(snapshot.position.epoch - 1)
         if self.shared.judge is not None and snapshot.memory:
             self.shared.judge.remember(snapshot.memory)
             self.best_epoch = int(snapshot.memory["best_epoch"])
@@ -265,7 +269,7 @@ class Simulation:
                 live = self.shared.workshop.blank(name)
                 live.restore(state)
                 self.parties[party].live[name] = live
-        return snapshot.epoch + 1
+        return snapshot.position.epoch
 
     # What came out
 
