@@ -3,12 +3,14 @@
 from cutlayer.wire.frame_layout import DTYPES, Limits
 from cutlayer.wire.frames import MAGIC, VERSION, decode, encode
 from cutlayer.wire.messages import Kind, Message
+from cutlayer.wire.peek import Contents, peek
 from cutlayer.wire.seal import PlainSeal, Seal, disclose, enclose
 
 __all__ = [
     "DTYPES",
     "MAGIC",
     "VERSION",
+    "Contents",
     "Kind",
     "Limits",
     "Message",
@@ -18,4 +20,5 @@ __all__ = [
     "disclose",
     "enclose",
     "encode",
+    "peek",
 ]
