@@ -45,9 +45,9 @@ def verdict(
     the first of them, who judges and tells everyone; then each party that holds segments keeps a
     snapshot if the epoch was the best.
     """
-    step = (epoch + 1) * calendar.steps()
+    step = calendar.first_step(epoch + 1)
     role = graph.losses[loss].role if loss is not None else graph.label_roles[0]
-    measured = [graph.turns[t][role] for t in range(len(graph.turns)) if calendar.count(t, split)]
+    measured = [graph.turns[t][role] for t in range(len(graph.turns)) if calendar.batches(t, split, epoch)]
     judge, *others = dict.fromkeys(measured)
     for party in others:
         yield Action(step, party, Op.TELL, f"metrics/{epoch}", judge)

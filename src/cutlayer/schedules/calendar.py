@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import StudyError
 from ..seeds import generator
 
-__all__ = ["Batch", "Calendar"]
+__all__ = ["Batch", "Calendar", "Leave"]
 
 
 class Batch(NamedTuple):
@@ -35,6 +35,22 @@ class Batch(NamedTuple):
         return Batch(split, int(turn), int(epoch), int(index))
 
 
+class Leave(NamedTuple):
+    """A turn that does not take place for a while, because one of its parties is not there.
+
+    Attributes:
+        turn: The turn.
+        epoch: The epoch in which its party went; 0 for one that was never there yet.
+        batches: Training batches of that epoch that it had done.
+        until: The epoch from which on it takes place again.
+    """
+
+    turn: int
+    epoch: int
+    batches: int
+    until: int = 2**31
+
+
 @dataclass(frozen=True)
 class Calendar:
     """How many rows each turn's cohort has by split, and their order in each epoch.
@@ -48,6 +64,7 @@ class Calendar:
         drop_last: Leave out an epoch's last batch where it has fewer rows.
         shuffle: Draw a new order in every epoch; otherwise the order of the ids.
         evaluation_batch_size: Rows in an evaluation batch.
+        leaves: Turns that do not take place in some epochs.
     """
 
     rows: Sequence[Mapping[str, int]]
@@ -56,6 +73,7 @@ class Calendar:
     drop_last: bool = False
     shuffle: bool = True
     evaluation_batch_size: int = 256
+    leaves: Sequence[Leave] = ()
     _orders: dict[tuple[int, str, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -67,14 +85,22 @@ class Calendar:
         """Return the number of rows that turn ``turn`` has in ``split``."""
         return int(self.rows[turn].get(split, 0))
 
-    def batches(self, turn: int, split: str) -> int:
-        """Return the number of batches of turn ``turn`` in one epoch of ``split``."""
+    def batches(self, turn: int, split: str, epoch: int | None = None) -> int:
+        """Return the number of batches of turn ``turn`` in one epoch of ``split``; in ``epoch``, without leaves."""
         count, size = self.count(turn, split), self._size(split)
-        return count // size if self.drop_last and split == "train" else -(-count // size)
+        most = count // size if self.drop_last and split == "train" else -(-count // size)
+        for leave in self.leaves:
+            if epoch is not None and leave.turn == turn and leave.epoch <= epoch < leave.until:
+                return min(most, leave.batches) if split == "train" and epoch == leave.epoch else 0
+        return most
 
-    def steps(self) -> int:
-        """Return the number of training steps in one epoch over all turns."""
-        return sum(self.batches(turn, "train") for turn in range(len(self.rows)))
+    def steps(self, epoch: int | None = None) -> int:
+        """Return the number of training steps in one epoch over all turns; in ``epoch``, without leaves."""
+        return sum(self.batches(turn, "train", epoch) for turn in range(len(self.rows)))
+
+    def first_step(self, epoch: int) -> int:
+        """Return the number of the first training step of ``epoch``, counted over the whole training."""
+        return sum(map(self.steps, range(epoch))) if self.leaves else epoch * self.steps()
 
     def positions(self, batch: Batch) -> Tensor:
         """Return the rows of ``batch`` as positions among its cohort's common rows: int64 [<= batch size]."""

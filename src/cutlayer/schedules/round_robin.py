@@ -48,9 +48,9 @@ class RoundRobin:
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the turns of ``epoch``: hand-over, then training steps; at the end the learning rate moves on."""
-        step = epoch * calendar.steps()
+        step = calendar.first_step(epoch)
         holder = self._holder(calendar, epoch)
-        for turn, first, count in self._turns(calendar):
+        for turn, first, count in self._turns(calendar, epoch):
             yield from self._pass_on(graph, holder, turn, step)
             holder = turn
             for index in range(first, first + count):
@@ -66,27 +66,28 @@ class RoundRobin:
         self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str
     ) -> Iterator[Action | Step]:
         """Yield one round over the parties that have rows of ``split``, then the metrics at the label holders."""
-        step = (epoch + 1) * calendar.steps()
-        holder = self._last_trained(calendar)
+        step = calendar.first_step(epoch + 1)
+        holder = trained = self._last_trained(calendar, epoch)
         scored: dict[str, None] = {}
         for turn in range(len(graph.turns)):
-            if not calendar.count(turn, split):
+            batches = calendar.batches(turn, split, epoch)
+            if not batches:
                 continue
             yield from self._pass_on(graph, holder, turn, step)
             holder = turn
-            for index in range(calendar.batches(turn, split)):
+            for index in range(batches):
                 yield evaluation_step(graph, turn, step, Batch(split, turn, epoch, index))
             scored.update({graph.turns[turn][role]: None for role in graph.label_roles})
         # The state goes back to where training left it, so that training needs to know of no evaluation.
         if holder is not None:
-            yield from self._pass_on(graph, holder, self._last_trained(calendar), step)
+            yield from self._pass_on(graph, holder, trained, step)
         for party in scored:
             yield Action(step, party, Op.EVALUATE, f"{split}/{epoch}")
 
-    def _turns(self, calendar: Calendar) -> Iterator[tuple[int, int, int]]:
+    def _turns(self, calendar: Calendar, epoch: int) -> Iterator[tuple[int, int, int]]:
         """Yield (turn, first batch, number of batches) until every client's epoch is used up."""
         done = [0] * len(calendar.rows)
-        total = [calendar.batches(turn, "train") for turn in range(len(calendar.rows))]
+        total = [calendar.batches(turn, "train", epoch) for turn in range(len(calendar.rows))]
         while any(d < t for d, t in zip(done, total, strict=True)):
             for turn, batches in enumerate(total):
                 count = min(self.turn or batches, batches - done[turn])
@@ -94,12 +95,17 @@ class RoundRobin:
                     yield turn, done[turn], count
                     done[turn] += count
 
-    def _last_trained(self, calendar: Calendar) -> int | None:
-        return next((turn for turn, _, _ in reversed(list(self._turns(calendar)))), None)
+    def _last_trained(self, calendar: Calendar, epoch: int) -> int | None:
+        """Return the turn that trained last, in ``epoch`` or before; nobody at the very start."""
+        for earlier in range(epoch, -1, -1):
+            turns = [turn for turn, _, _ in self._turns(calendar, earlier)]
+            if turns:
+                return turns[-1]
+        return None
 
     def _holder(self, calendar: Calendar, epoch: int) -> int | None:
         """Return the turn whose parties hold the state when ``epoch`` begins; nobody at the very start."""
-        return self._last_trained(calendar) if epoch else None
+        return self._last_trained(calendar, epoch - 1)
 
     def _pass_on(
         self, graph: SplitGraph, holder: int | None, turn: int | None, step: int
