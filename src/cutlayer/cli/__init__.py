@@ -14,12 +14,14 @@ from .cuts import cuts
 from .describe import describe
 from .reports import demo, report
 from .simulate import simulate
+from .verify_log import verify_log
 
 __all__ = ["app", "main"]
 
 app.command()(demo)
 for _command in (simulate, describe, cuts, check, report):
     app.command(no_args_is_help=True)(_command)
+app.command(no_args_is_help=True)(verify_log)
 
 
 def main() -> None:
