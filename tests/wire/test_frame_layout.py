@@ -1,5 +1,7 @@
 """Where tensors lie, and which descriptions are refused."""
 
+import time
+
 import pytest
 import torch
 
@@ -95,3 +97,12 @@ def test_names_are_text(name):
 def test_limits_are_checked(wrong):
     with pytest.raises(StudyError, match=next(iter(wrong))):
         Limits(**wrong)
+
+
+def test_finding_the_name_that_comes_twice_takes_no_longer_with_many_names():
+    """With 2 ** 16 names, to compare each with all others took most of a minute."""
+    names = [str(number) for number in range(2**16 - 2)] + ["7"]
+    began = time.thread_time()
+    with pytest.raises(FrameError, match="two tensors are called '7'"):
+        arrange("cut", [(name, None, ()) for name in names], Limits(max_tensors=2**16 - 1))
+    assert time.thread_time() - began < 2

@@ -70,7 +70,7 @@ def tensors(draw):
 
 
 NUMBERS = st.integers(0, 2**64 - 1)
-NAMES = st.text(st.characters(codec="utf-8"), max_size=30)
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Zl", "Zp"]), max_size=30)
 MESSAGES = st.builds(
     Message,
     kind=st.sampled_from(Kind),
@@ -226,6 +226,19 @@ def test_two_tensors_of_one_name_are_not_sent():
 def test_a_frame_is_contiguous_bytes(frame):
     with pytest.raises(FrameError, match="contiguous bytes"):
         decode(frame)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "\x7f", "\x9b1m", "\u202ecut", "\u2028"])
+def test_a_name_that_would_forge_a_line_of_a_log_is_neither_sent_nor_read(name):
+    with pytest.raises(FrameError, match="control characters") as caught:
+        encode(Message(Kind.LABEL, "cut", 0, ((name, None),)))
+    assert str(caught.value).isprintable()
+    raw = name.encode()
+    frame = bytes(encode(Message(Kind.LABEL, "@" * len(raw), 0, (("#" * len(raw), None),))))
+    for mark in (b"@", b"#"):
+        with pytest.raises(FrameError, match="control characters") as caught:
+            decode(with_checksum(bytearray(frame.replace(mark * len(raw), raw))))
+        assert str(caught.value).isprintable()
 
 
 def test_tensors_arrive_without_history_and_contiguous():

@@ -26,11 +26,13 @@ def tensors(draw):
 MESSAGES = st.builds(
     Message,
     st.sampled_from(Kind),
-    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Zl", "Zp"]), max_size=20),
     COUNTS,
-    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=9), tensors(), max_size=4).map(
-        lambda named: tuple(named.items())
-    ),
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Zl", "Zp"]), max_size=9),
+        tensors(),
+        max_size=4,
+    ).map(lambda named: tuple(named.items())),
     st.booleans(),
     COUNTS,
 )

@@ -8,6 +8,8 @@ give is refused. See ``docs/frames.md`` for the format byte by byte.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -50,6 +52,8 @@ DTYPES: dict[torch.dtype, int] = {
 """The types that can cross, and the number each has in a frame."""
 _ABSENT = 0
 _BY_CODE: dict[int, torch.dtype | None] = {_ABSENT: None} | {code: dtype for dtype, code in DTYPES.items()}
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Line ends, terminal codes and what turns text around: a name stands in logs and on screens."""
 _HARD_LIMITS = {
     "max_frame_bytes": 2**62,
     "max_tensors": 2**16 - 1,
@@ -208,7 +212,7 @@ class _Reader:
     def text(self) -> str:
         raw = self._take(self.number(1))
         try:
-            return raw.decode()
+            return _legible(raw.decode())
         except UnicodeDecodeError as error:
             raise FrameError("a name in the frame is not UTF-8", got=repr(raw)) from error
 
@@ -242,7 +246,7 @@ def _text(cut: str, name: str, limits: Limits) -> bytes:
     if not isinstance(name, str):
         raise FrameError("a name is not text", got=repr(name), expected="a str")
     try:
-        raw = name.encode()
+        raw = _legible(name).encode()
     except UnicodeEncodeError as error:
         raise FrameError("a name cannot be written as UTF-8", got=repr(name)) from error
     if len(raw) > limits.max_name_bytes:
@@ -253,6 +257,13 @@ def _text(cut: str, name: str, limits: Limits) -> bytes:
             expected=f"at most {limits.max_name_bytes}",
         )
     return bytes((len(raw),)) + raw
+
+
+def _legible(name: str) -> str:
+    """Return ``name``, which holds nothing that would forge a line of a log or command a terminal."""
+    if _CONTROL.search(name):
+        raise FrameError("a name holds control characters", got=ascii(name))
+    return name
 
 
 def _extent(
@@ -289,7 +300,7 @@ def _check_dimensions(cut: str, name: str, dimensions: int, limits: Limits) -> N
 
 def _check_distinct(cut: str, names: Sequence[str]) -> None:
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        (twice, _), *_ = Counter(names).most_common(1)
         raise FrameError(f"two tensors are called {twice!r}", cut=cut, expected="distinct names")
 
 
