@@ -26,6 +26,7 @@ from .run import Run, Twin
 from .runtime.central import CentralTwin
 from .runtime.cohorts import Cohorts
 from .runtime.optim import OptimizerSpec, check_optimizer
+from .runtime.positions import START
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
 from .schedules import Calendar, Program, RoundRobin, Schedule, check, program_of
@@ -232,7 +233,7 @@ class Study:
             simulation = Simulation(
                 self.graph, holdings, self.schedule, calendar, cohorts, self._settings(), log, on_progress
             )
-            simulation.train(simulation.resume() if resume else 0)
+            simulation.train(simulation.resume() if resume else START)
         finally:
             log.close()
         return Run(simulation, log)

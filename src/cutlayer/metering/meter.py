@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from ..graph.flops import flop_counter
 from ..wire import Kind
@@ -62,6 +63,24 @@ class Meter:
         for counts in (self._traffic, self._compute, self._time):
             for count in counts.values():
                 count[:] = [0] * len(count)
+
+    def counts(self) -> list[list[object]]:
+        """Return what was counted since the last :meth:`drain`, to be written down as JSON."""
+        tables: list[tuple[str, Any]] = [
+            ("traffic", self._traffic), ("time", self._time), ("compute", self._compute),
+        ]  # fmt: skip
+        return [
+            [table, *key, *count] for table, counts in tables for key, count in counts.items() if any(count)
+        ]
+
+    def restore(self, counts: Iterable[Sequence[Any]]) -> None:
+        """Take up what :meth:`counts` returned."""
+        tables: dict[str, tuple[Any, int]] = {
+            "traffic": (self._traffic, 5), "time": (self._time, 2), "compute": (self._compute, 3),
+        }  # fmt: skip
+        for table, *row in counts:
+            found, names = tables[table]
+            found.setdefault(tuple(row[:names]), [0] * len(row[names:]))[:] = row[names:]
 
 
 @contextmanager

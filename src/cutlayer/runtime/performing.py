@@ -46,16 +46,20 @@ class Performer:
     Args:
         parties: The parties whose actions are performed here, by name.
         meter: What counts the time.
+
+    Attributes:
+        acted: Whether one of them did anything since somebody set it back.
     """
 
     def __init__(self, parties: Mapping[str, LocalParty], meter: Meter) -> None:
         self.parties = parties
+        self.acted = False
         self._meter = meter
         # By the template's identity, since hashing its actions in every step would take time; it is kept beside.
         self._known: dict[int, tuple[Template, list[Timed]]] = {}
 
     def perform(self, program: Iterable[Action | Step]) -> None:
-        """Do every action in order.
+        """Do every action of one's own parties in order.
 
         Raises:
             CutlayerError: Whatever went wrong, with party, place and step.
@@ -64,10 +68,13 @@ class Performer:
             if isinstance(item, Step):
                 known = self._known.get(id(item.template))
                 if known is None:
-                    known = item.template, [self._timed(action) for action in item.template]
-                    self._known[id(item.template)] = known
-                _run(known[1], item.step, item.batch)
-            else:
+                    own = [self._timed(action) for action in item.template if action.party in self.parties]
+                    known = self._known[id(item.template)] = item.template, own
+                if known[1]:
+                    self.acted = True
+                    _run(known[1], item.step, item.batch)
+            elif item.party in self.parties:
+                self.acted = True
                 _run([self._timed(item)], item.step, "")
 
     def _timed(self, action: Action) -> Timed:
