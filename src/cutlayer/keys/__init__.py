@@ -13,8 +13,19 @@ except ImportError as error:
     ) from error
 
 from .authority import Authority
+from .cards import KeyCard
 from .credentials import Credentials
 from .issued import Issued
 from .requests import install, make_request, renew_request
+from .sealing import Sealer
 
-__all__ = ["Authority", "Credentials", "Issued", "install", "make_request", "renew_request"]
+__all__ = [
+    "Authority",
+    "Credentials",
+    "Issued",
+    "KeyCard",
+    "Sealer",
+    "install",
+    "make_request",
+    "renew_request",
+]
