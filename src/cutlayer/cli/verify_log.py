@@ -33,9 +33,12 @@ def verify_log(
 ) -> None:
     """Check that nobody changed a party's disclosure log, and sum up what left the party.
 
-    Each line holds the hash of the one before. A line that was changed, removed, put in or moved is named, and the exit
-    code is 1. The hash of the last line, the head, is printed: keep it where the log's owner cannot change it, and give
-    it with --head later; without it, lines cut off at the end, or a log written anew from its first line, are not noticed.
+    Each line holds the hash of the one before. A line that was changed, removed,
+    put in or moved is named, and the exit code is 1.
+
+    The hash of the last line, the head, is printed: keep it where the log's
+    owner cannot change it, and give it with --head later. Without it, lines cut
+    off at the end, or a log written anew from its first line, are not noticed.
 
     \b
     cutlayer verify-log records/
