@@ -69,6 +69,13 @@ def test_lines_removed_at_the_end_are_seen_with_the_head(tmp_path, head):
     assert earlier.exit_code == 0 and "that of line 3; lines were added after it" in earlier.output
 
 
+def test_a_log_plays_no_tricks_on_the_terminal(tmp_path):
+    with DisclosureLog(tmp_path, "a\x1b[2J", study="s") as log:
+        log.note(encode(Message(Kind.LABEL, "c", 0, ())), "b\x1b[1A\x07")
+    output = run(tmp_path).output
+    assert not {"\x1b", "\x07"} & set(output) and "a\ufffd[2J" in output
+
+
 def test_no_log_is_an_error_that_says_what_to_give(tmp_path):
     result = run(tmp_path / "nowhere")
     assert result.exit_code == 1 and "give a party's disclosure.log or its folder" in result.stderr

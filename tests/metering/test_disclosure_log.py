@@ -311,6 +311,16 @@ def test_where_nothing_can_be_written_the_log_does_not_open(tmp_path):
         DisclosureLog(tmp_path, "a", study=STUDY)
 
 
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_log_that_was_taken_away_meanwhile_is_noticed(tmp_path, exchanged):
+    log = DisclosureLog(tmp_path, "a", study=STUDY)
+    (tmp_path / LOG_NAME).rename(tmp_path / "old")
+    if exchanged:
+        (tmp_path / LOG_NAME).write_bytes((tmp_path / "old").read_bytes())
+    with pytest.raises(LogError, match="another file was put in its place" if exchanged else "No such file"):
+        log.close()
+
+
 def test_a_log_that_was_closed_notes_nothing(tmp_path):
     log = DisclosureLog(tmp_path, "a", study=STUDY)
     log.close()

@@ -62,8 +62,8 @@ def verify_log(
 def _summary(found: Disclosed) -> list[str]:
     runs = "one run" if found.runs == 1 else f"{found.runs} runs"
     return [
-        f"Disclosure log of {found.party}: {found.entries:,} lines of {runs}, each as it was written.",
-        *(f"Study: {study}" for study in found.studies),
+        f"Disclosure log of {_shown(found.party)}: {found.entries:,} lines of {runs}, each as it was written.",
+        *(f"Study: {_shown(study)}" for study in found.studies),
     ]
 
 
@@ -71,7 +71,7 @@ def _table(found: Disclosed) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"What left {escape(found.party)}", title_justify="left")
+    table = Table(title=f"What left {escape(_shown(found.party))}", title_justify="left")
     for name in ("to", "what", "over"):
         table.add_column(name, overflow="fold")
     for name in ("frames", "in training", "bytes", "steps"):
@@ -79,7 +79,7 @@ def _table(found: Disclosed) -> Table:
     for name in ("first (UTC)", "last (UTC)"):
         table.add_column(name)
     for flow in found.flows:
-        table.add_row(*map(escape, _row(flow)))
+        table.add_row(*(escape(_shown(cell)) for cell in _row(flow)))
     return table
 
 
@@ -90,6 +90,11 @@ def _row(flow: Flow) -> tuple[str, ...]:
         f"{flow.training_frames:,}", f"{flow.frame_bytes:,}", f"{flow.first_step:,} to {flow.last_step:,}",
         flow.first[:19].replace("T", " "), flow.last[:19].replace("T", " "),
     )  # fmt: skip
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` without what could play tricks on a terminal: the log may be somebody else's."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _remarks(found: Disclosed) -> list[str]:

@@ -123,9 +123,7 @@ class DisclosureLog:
                 return self.head
             try:
                 self._add("closed", frames=self._state.frames, bytes=self._state.frame_bytes)
-                os.fsync(self._file)
-            except OSError as error:
-                self._fail(error)
+                self._sync(self._file)
             finally:
                 self._abandon()
             return self.head
@@ -211,8 +209,11 @@ class DisclosureLog:
             self._sync(file)
 
     def _sync(self, file: int) -> None:
+        """Bring the file to the disk, and see that it is still the one in the folder."""
         try:
             os.fsync(file)
+            if not os.path.samestat(os.stat(self.path), os.fstat(file)):
+                raise FileExistsError(errno.EEXIST, "another file was put in its place")
         except OSError as error:
             self._fail(error)
         self._sync_at = time.monotonic() + _SYNC_EVERY_S

@@ -20,6 +20,7 @@ START = "0" * 64
 
 _HASH_KEY = b',"hash":"'
 _END = b'"}\n'
+_HASH = re.compile("[0-9a-f]{64}")
 _HASH_AT = -64 - len(_END)
 _BODY_END = _HASH_AT - len(_HASH_KEY)
 
@@ -96,15 +97,16 @@ def read_entry(line: bytes) -> tuple[dict[str, Any], str]:
     """
     if line[_BODY_END:_HASH_AT] != _HASH_KEY or not line.endswith(_END):
         raise Damage("is not an entry that ends in its hash: it was changed, or does not belong here")
-    body, written = line[:_BODY_END] + b"}", line[_HASH_AT : -len(_END)].decode("ascii", "replace")
+    body = line[:_BODY_END] + b"}"
     head = sha256(body).hexdigest()
-    if head != written:
-        raise Damage(f"was changed after it was written: its hash is {head[:12]}…, it says {written[:12]}…")
+    if head.encode() != line[_HASH_AT : -len(_END)]:
+        raise Damage(f"was changed after it was written: its hash is {head[:12]}…, not the one it says")
     try:
         entry = json.loads(body)
-        texts = [entry["entry"], entry["time"], entry["previous"]]
-        if not isinstance(entry["number"], int) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"number {entry['number']!r}, {texts}")
+        if not isinstance(entry["number"], int) or not isinstance(entry["entry"], str):
+            raise TypeError(f"number {entry['number']!r}, entry {entry['entry']!r}")
+        if not _HASH.fullmatch(entry["previous"]):
+            raise ValueError(f"not a hash: {entry['previous']!r}")
         if datetime.fromisoformat(entry["time"]).utcoffset() is None:
             raise ValueError(f"a time without its zone: {entry['time']}")
         return entry, head
@@ -125,7 +127,7 @@ def read_disclosures(path: str | Path, *, head: str | None = None) -> Disclosed:
     """
     path = Path(path)
     path = path / LOG_NAME if path.is_dir() else path
-    if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
+    if head is not None and not _HASH.fullmatch(head):
         raise LogError("the head is not one that a log has", got=repr(head), expected="64 digits 0-9 and a-f")
     walk = _Walk(head)
     try:
