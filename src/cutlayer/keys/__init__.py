@@ -16,7 +16,7 @@ from .authority import Authority
 from .cards import KeyCard
 from .credentials import Credentials
 from .issued import Issued
-from .requests import install, make_request, renew_request
+from .requests import install, install_revoked, make_request, renew_request
 from .sealing import Sealer
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "KeyCard",
     "Sealer",
     "install",
+    "install_revoked",
     "make_request",
     "renew_request",
 ]

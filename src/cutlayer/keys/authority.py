@@ -29,6 +29,7 @@ from .certificates import (
 from .files import (
     AUTHORITY,
     CERTIFICATE,
+    INDEX,
     KEY,
     NEXT_KEY,
     REVOKED,
@@ -52,7 +53,6 @@ AUTHORITY_DAYS = 365
 PARTY_DAYS = 30
 """How long a party's certificate holds unless told otherwise."""
 
-_INDEX = "issued.jsonl"
 _LOCK = ".lock"
 _MOST_DAYS = 3650
 
@@ -98,7 +98,7 @@ class Authority:
         with new_folder(Path(folder), "an authority is made once; keep the one that is there") as place:
             write_file(place / KEY, key_pem(key), private=True)
             write_file(place / CERTIFICATE, certificate.public_bytes(Encoding.PEM))
-            write_index(place / _INDEX, [])
+            write_index(place / INDEX, [])
             write_file(place / REVOKED, revocation_list(certificate, key, {}, begin))
         return Authority.open(folder)
 
@@ -116,8 +116,8 @@ class Authority:
         parsed = load_certificate(certificate)
         if public_bytes(parsed.public_key()) != public_bytes(key.public_key()):
             raise IdentityError(f"key and certificate of the authority in {place} do not belong together")
-        if not (place / _INDEX).is_file():
-            raise IdentityError(f"{place} holds no authority: there is no {_INDEX}", todo=todo)
+        if not (place / INDEX).is_file():
+            raise IdentityError(f"{place} holds no authority: there is no {INDEX}", todo=todo)
         return Authority(place, certificate, key)
 
     @property
@@ -137,7 +137,7 @@ class Authority:
 
     def issued(self) -> list[Issued]:
         """Return all certificates that were ever issued, oldest first."""
-        return read_index(self.folder / _INDEX)
+        return read_index(self.folder / INDEX)
 
     def issue(
         self,
@@ -260,7 +260,7 @@ class Authority:
             if not fallen:
                 raise IdentityError(f"{who} has no certificate that still holds")
             changed = {one.serial: one for one in fallen}
-            write_index(self.folder / _INDEX, [changed.get(one.serial, one) for one in index])
+            write_index(self.folder / INDEX, [changed.get(one.serial, one) for one in index])
             self._publish()
         return fallen
 
@@ -290,7 +290,7 @@ class Authority:
             self._certificate, self._key, party_name(party), public, begin - CLOCK_SKEW, end, hosts
         )
         line = Issued.of(certificate, tuple(hosts))
-        write_index(self.folder / _INDEX, [*self.issued(), line])
+        write_index(self.folder / INDEX, [*self.issued(), line])
         return certificate.public_bytes(Encoding.PEM), line
 
     def _of(self, who: str) -> list[Issued]:

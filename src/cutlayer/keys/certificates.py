@@ -6,6 +6,7 @@ P-256 because the TLS library inside gRPC does not take Ed25519 certificates unl
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -21,6 +22,7 @@ __all__ = [
     "CLOCK_SKEW",
     "authority_certificate",
     "fingerprint",
+    "key_fingerprint",
     "key_pem",
     "load_certificate",
     "load_key",
@@ -129,8 +131,16 @@ def _only(name: x509.Name, kind: x509.ObjectIdentifier, what: str) -> str:
 
 def fingerprint(certificate: x509.Certificate) -> str:
     """Return the SHA-256 of a certificate in groups that can be read out over the telephone."""
-    digest = certificate.fingerprint(hashes.SHA256()).hex()
-    return " ".join(digest[start : start + 4] for start in range(0, len(digest), 4))
+    return _grouped(certificate.fingerprint(hashes.SHA256()).hex())
+
+
+def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the SHA-256 of a public key, which a request and its certificate share."""
+    return _grouped(hashlib.sha256(public_bytes(key)).hexdigest())
+
+
+def _grouped(digits: str) -> str:
+    return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))
 
 
 def authority_certificate(

@@ -10,7 +10,7 @@ from cryptography import x509
 
 from ..errors import IdentityError
 from .certificates import fingerprint, load_certificate, load_key, party_of, public_bytes, right_now, study_of
-from .files import AUTHORITY, CERTIFICATE, KEY, NEXT_KEY, REVOKED, read_file, read_key_file
+from .files import AUTHORITY, CERTIFICATE, KEY, KNOWN, NEXT_KEY, REVOKED, read_file, read_key_file
 from .trust import Trust
 
 __all__ = ["Credentials"]
@@ -28,6 +28,7 @@ class Credentials:
         key: Its private key, PEM; never leaves the party.
         authority: The certificate of the study's authority, PEM.
         revoked_file: The authority's list of revoked certificates; read again whenever it changes.
+        known: Folder of certificates ``NAME.pem`` that were compared by hand: for those names no others hold.
     """
 
     party: str
@@ -35,6 +36,7 @@ class Credentials:
     key: bytes = field(repr=False)
     authority: bytes = field(repr=False)
     revoked_file: Path | None = None
+    known: Path | None = None
     _trust: Trust = field(init=False, repr=False, compare=False)
     _parsed: x509.Certificate = field(init=False, repr=False, compare=False)
 
@@ -51,7 +53,7 @@ class Credentials:
                 "the certificate is somebody else's", got=repr(party_of(parsed)), expected=repr(self.party)
             )
         object.__setattr__(self, "_parsed", parsed)
-        object.__setattr__(self, "_trust", Trust(self.authority, self.revoked_file))
+        object.__setattr__(self, "_trust", Trust(self.authority, self.revoked_file, self.known))
 
     @staticmethod
     def load(folder: str | Path, *, now: datetime.datetime | None = None) -> Credentials:
@@ -65,10 +67,25 @@ class Credentials:
             IdentityError: If a file is missing or damaged, the key can be read by others, key and certificate do
                 not belong together, or the certificate is another authority's, over, not yet valid or revoked.
         """
+        found = Credentials.read(folder)
+        found.verify(found.certificate, party=found.party, now=now)
+        return found
+
+    @staticmethod
+    def read(folder: str | Path) -> Credentials:
+        """Return the credentials in a folder whatever their dates and whoever signed them, to look at them.
+
+        Args:
+            folder: A party's folder.
+
+        Raises:
+            IdentityError: If a file is missing or damaged, the key can be read by others, or key and certificate
+                do not belong together.
+        """
         place = Path(folder)
         certificate = read_file(place / CERTIFICATE, "the certificate", todo=_GET_ONE)
         parsed = load_certificate(certificate, f"the certificate {place / CERTIFICATE}")
-        found = Credentials(
+        return Credentials(
             party=party_of(parsed),
             certificate=certificate,
             key=_matching_key(place, parsed),
@@ -76,9 +93,8 @@ class Credentials:
                 place / AUTHORITY, "the authority's certificate", todo="get it from the study lead"
             ),
             revoked_file=place / REVOKED,
+            known=place / KNOWN,
         )
-        found.verify(certificate, now=now)
-        return found
 
     def verify(
         self, certificate_pem: bytes, *, party: str | None = None, now: datetime.datetime | None = None

@@ -14,7 +14,9 @@ from ..errors import IdentityError
 __all__ = [
     "AUTHORITY",
     "CERTIFICATE",
+    "INDEX",
     "KEY",
+    "KNOWN",
     "NEXT_KEY",
     "REQUEST",
     "REVOKED",
@@ -23,6 +25,7 @@ __all__ = [
     "new_folder",
     "read_file",
     "read_key_file",
+    "sync_folder",
     "write_file",
 ]
 
@@ -32,6 +35,8 @@ CERTIFICATE = "certificate.pem"
 AUTHORITY = "authority.pem"
 REVOKED = "revoked.pem"
 REQUEST = "request.pem"
+INDEX = "issued.jsonl"
+KNOWN = "known"
 
 _LARGEST = 16 * 2**20
 

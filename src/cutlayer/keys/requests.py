@@ -36,7 +36,14 @@ from .names import party_name
 from .revocations import Revocations
 from .trust import issued_by
 
-__all__ = ["install", "make_request", "renew_request", "requested_key"]
+__all__ = [
+    "install",
+    "install_revoked",
+    "make_request",
+    "renew_request",
+    "requested_key",
+    "requested_party",
+]
 
 
 def make_request(party: str, folder: str | Path) -> Path:
@@ -103,7 +110,7 @@ def install(
     issued_by(authority, certificate)
     _same_authority(place, authority)
     if revoked_pem is not None:
-        Revocations.read(revoked_pem, authority, "that was sent")
+        _check_list(place, authority, revoked_pem)
     key = _key_of(place, certificate)
     write_file(place / AUTHORITY, authority_pem)
     if revoked_pem is not None:
@@ -115,21 +122,46 @@ def install(
     return party_of(certificate)
 
 
+def install_revoked(folder: str | Path, revoked_pem: bytes) -> Revocations:
+    """Take a new list of revoked certificates into a party's folder; running processes see it at once.
+
+    Args:
+        folder: The party's folder.
+        revoked_pem: The list, from the study lead.
+
+    Returns:
+        What the list says.
+
+    Raises:
+        IdentityError: If the list is damaged, not signed by the folder's authority, or older than the one there.
+    """
+    place = Path(folder)
+    authority = load_certificate(read_file(place / AUTHORITY, "the authority's certificate"))
+    _check_list(place, authority, revoked_pem)
+    write_file(place / REVOKED, revoked_pem)
+    return Revocations.read(revoked_pem, authority, "that was sent")
+
+
+def requested_party(pem: bytes) -> str:
+    """Return the name that a request asks for.
+
+    Raises:
+        IdentityError: If the request is damaged or does not ask for one name.
+    """
+    names = _names(_request_in(pem))
+    if len(names) != 1:
+        raise IdentityError("the request should ask for one name", got=f"{len(names)} names")
+    return names[0]
+
+
 def requested_key(pem: bytes, party: str) -> ec.EllipticCurvePublicKey:
     """Return the public key in a request that must be for the name ``party``.
 
     Raises:
         IdentityError: If the request is damaged, asks for another name or was not made with the key in it.
     """
-    try:
-        request = x509.load_pem_x509_csr(pem)
-        signed = request.is_signature_valid
-        key = request.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError("this is no request for a certificate in PEM, or it is damaged") from error
-    if not signed:
-        raise IdentityError("the request is not signed with the key in it: it was changed on its way")
-    names = [one.value for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    request = _request_in(pem)
+    names = _names(request)
     if names != [party]:
         raise IdentityError(
             "the request asks for another name",
@@ -137,12 +169,43 @@ def requested_key(pem: bytes, party: str) -> ec.EllipticCurvePublicKey:
             expected=repr(party),
             todo="ask the party whether it made this request, and for which name",
         )
+    key = request.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise IdentityError(
             "the request's key is of a kind that is not used here", expected="one on the curve P-256"
         )
     public_bytes(key)
     return key
+
+
+def _request_in(pem: bytes) -> x509.CertificateSigningRequest:
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        signed = request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError("this is no request for a certificate in PEM, or it is damaged") from error
+    if not signed:
+        raise IdentityError("the request is not signed with the key in it: it was changed on its way")
+    return request
+
+
+def _names(request: x509.CertificateSigningRequest) -> list[str]:
+    return [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+def _check_list(folder: Path, authority: x509.Certificate, pem: bytes) -> None:
+    """Check that a list is the authority's, and not older than the one in ``folder``."""
+    found = Revocations.read(pem, authority, "that was sent")
+    if (folder / REVOKED).exists():
+        there = Revocations.read(
+            read_file(folder / REVOKED, "the list of revoked certificates"), authority, str(folder / REVOKED)
+        )
+        if found.number < there.number:
+            raise IdentityError(
+                "the list of revoked certificates is older than the one that is there",
+                got=f"list {found.number}",
+                expected=f"list {there.number} or later",
+            )
 
 
 def _request(party: str, folder: Path, name: str) -> Path:

@@ -10,8 +10,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from ..errors import IdentityError
-from .certificates import load_certificate, party_of, public_bytes, right_now
+from .certificates import fingerprint, load_certificate, party_of, public_bytes, right_now
 from .files import read_file
+from .names import party_name
 from .revocations import Revocations
 
 __all__ = ["Trust", "check_dates", "issued_by"]
@@ -28,11 +29,14 @@ class Trust:
     Args:
         authority: The authority's certificate, PEM.
         revoked_file: Where its list of revoked certificates lies; it may come to be there later.
+        known: A folder with ``NAME.pem`` for each party whose certificate was compared by hand: no other
+            certificate with that name is taken, whoever signed it.
     """
 
-    def __init__(self, authority: bytes, revoked_file: Path | None) -> None:
+    def __init__(self, authority: bytes, revoked_file: Path | None, known: Path | None = None) -> None:
         self._authority = load_certificate(authority, "the authority's certificate")
         self._file = revoked_file
+        self._known = known
         self._checked: dict[bytes, tuple[str, x509.Certificate]] = {}
         self._list: tuple[tuple[int, int, int], Revocations] | None = None
 
@@ -59,12 +63,27 @@ class Trust:
             )
         if party is not None and name != party:
             raise IdentityError("the certificate is somebody else's", got=repr(name), expected=repr(party))
+        self._compare(name, certificate)
         return name
+
+    def _compare(self, name: str, certificate: x509.Certificate) -> None:
+        """Check a certificate against the one that this party keeps for that name, if it keeps one."""
+        if self._known is None or not (self._known / f"{name}.pem").exists():
+            return
+        file = self._known / f"{name}.pem"
+        known = load_certificate(read_file(file, f"the certificate known of {name}"))
+        if certificate != known:
+            raise IdentityError(
+                f"the certificate of {name} is not the one that is known, {file}",
+                got=fingerprint(certificate),
+                expected=fingerprint(known),
+                todo=f"ask {name} over another channel; if it renewed its certificate, replace the file",
+            )
 
     def _check(self, pem: bytes) -> tuple[str, x509.Certificate]:
         certificate = load_certificate(pem)
         issued_by(self._authority, certificate)
-        found = party_of(certificate), certificate
+        found = party_name(party_of(certificate)), certificate
         if len(self._checked) >= _MOST_KEPT:
             self._checked.clear()
         self._checked[bytes(pem)] = found
