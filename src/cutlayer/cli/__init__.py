@@ -11,7 +11,10 @@ import sys
 from .check import check
 from .commands import app
 from .cuts import cuts
+from .deal import deal
 from .describe import describe
+from .fields import fields
+from .keys import keys
 from .reports import demo, report
 from .simulate import simulate
 from .verify_log import verify_log
@@ -22,6 +25,9 @@ app.command()(demo)
 for _command in (simulate, describe, cuts, check, report):
     app.command(no_args_is_help=True)(_command)
 app.command(no_args_is_help=True)(verify_log)
+app.add_typer(keys)
+for _command in (fields, deal):
+    app.command(no_args_is_help=True)(_command)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ Reading and checking the file needs no PyTorch; building the study does. Every t
 
 from __future__ import annotations
 
-from .reading import StudyFile, load_study
+from .party_tables import NetworkTable
+from .reading import PartyStudy, StudyFile, load_study
 
-__all__ = ["StudyFile", "load_study"]
+__all__ = ["NetworkTable", "PartyStudy", "StudyFile", "load_study"]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..data import Holdings
 from ..errors import StudyError, nearest
 from ..graph import SplitGraph
+from ..graph.parts import Placement
 from ..runtime.optim import OptimizerSpec, lr_schedule, optimizer
 from ..runtime.stopping import EarlyStopping
 from ..schedules import RoundRobin
 from ..study import Study
+from .functions import Functions
 from .reading import in_table
 from .tables import NamedTable, OptimizerTable
 from .wiring import graph_of
@@ -25,11 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["study_of"]
 
 
-def study_of(file: StudyFile, holdings: Holdings) -> Study:
-    """Return the study; ``holdings`` say who takes part and what the shapes are."""
+def study_of(file: StudyFile, people: Placement, functions: Functions | None = None) -> Study:
+    """Return the study.
+
+    Args:
+        file: What it says.
+        people: Who takes part and what the shapes are.
+        functions: Where models come from; knows afterwards which files were executed.
+    """
     tables = file.tables
     _check_device(file)
-    graph = graph_of(file, holdings)
+    functions = functions or Functions(file.path.parent, tables.study.seed)
+    graph = graph_of(file, people, functions)
     with in_table(file, "early_stopping"):
         stopping = EarlyStopping(**tables.early_stopping.model_dump()) if tables.early_stopping else None
     with in_table(file, "schedule"):
@@ -50,6 +58,7 @@ def study_of(file: StudyFile, holdings: Holdings) -> Study:
         evaluate=tuple(settings.evaluate),
         check_finite=settings.check_finite,
         device=settings.device,
+        code=functions.code,
     )
 
 

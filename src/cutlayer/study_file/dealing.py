@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import data
@@ -10,12 +11,13 @@ from ..errors import StudyError
 from .data_tables import CsvTable, DataTable, ImagesTable, KnownTable, NpzTable, ParquetTable, RowsTable
 from .graph_tables import ChainTable, MergedTable
 from .label_columns import label_holders, set_aside
+from .people import named
 from .reading import in_table
 
 if TYPE_CHECKING:
     from .reading import StudyFile
 
-__all__ = ["holdings_of"]
+__all__ = ["holdings_of", "is_at_hand", "pooled", "read_source", "seed_of"]
 
 
 def holdings_of(file: StudyFile) -> Holdings:
@@ -28,25 +30,43 @@ def holdings_of(file: StudyFile) -> Holdings:
         return _dealt_by_columns(file, source, graph)
 
 
+def pooled(file: StudyFile) -> Holdings:
+    """Read the data and deal them to parties of the names that ``[parties]`` says."""
+    return named(file, holdings_of(file))
+
+
+def is_at_hand(file: StudyFile) -> bool:
+    """Return whether the pooled data can be read here: known ones, or those at the path that the file says."""
+    path = getattr(file.tables.data, "path", None)
+    return path is None or (file.path.parent / path).exists()
+
+
 def _source(file: StudyFile, table: DataTable) -> Source:
     """Read the pooled data and hold rows out."""
-    source = _read(file, table)
+    source = read_source(file, table, file.path.parent)
     held = table.hold_out
     if held is None:
         return source
-    seed = _seed(file, held.seed)
+    seed = seed_of(file, held.seed)
     return source.hold_out(test=held.test, valid=held.valid, by=held.by, stratify=held.stratify, seed=seed)
 
 
-def _read(file: StudyFile, table: DataTable) -> Source:
-    folder = file.path.parent
+def read_source(file: StudyFile, table: DataTable, folder: Path, labelled: bool = True) -> Source:
+    """Read the source of ``[data]`` whole.
+
+    Args:
+        file: The study.
+        table: Its data, or what a party has of them.
+        folder: What paths are relative to.
+        labelled: Whether there are labels in it.
+    """
     match table:
         case NpzTable():
             x = table.x if isinstance(table.x, str) else tuple(table.x)
             return data.npz(
                 folder / table.path,
                 x,
-                table.y,
+                table.y if labelled else None,
                 about=tuple(table.about),
                 scale=table.scale,
                 standardize=table.standardize,
@@ -55,7 +75,7 @@ def _read(file: StudyFile, table: DataTable) -> Source:
             return data.csv(
                 folder / table.path,
                 table.id,
-                table.label,
+                table.label if labelled else None,
                 drop=table.drop,
                 about=table.about,
                 separator=table.separator,
@@ -65,7 +85,7 @@ def _read(file: StudyFile, table: DataTable) -> Source:
             return data.parquet(
                 folder / table.path,
                 table.id,
-                table.label,
+                table.label if labelled else None,
                 drop=table.drop,
                 about=table.about,
                 preparation=PreparationSettings(**table.preparation.model_dump()),
@@ -95,7 +115,7 @@ def _size(table: ImagesTable) -> int | tuple[int, int] | None:
 
 def _dealt_by_rows(file: StudyFile, source: Source, graph: ChainTable) -> Holdings:
     rows = file.tables.data.rows or RowsTable(parties=1)
-    seed = _seed(file, rows.seed)
+    seed = seed_of(file, rows.seed)
     if file.tables.data.labels is None:
         return source.split_rows(rows.parties, by=rows.by, alpha=rows.alpha, seed=seed, test=rows.test)
     return source.split({"client": "*"}, rows=_deal(file, rows), labels=graph.server, seed=seed)
@@ -120,8 +140,9 @@ def _dealt_by_columns(file: StudyFile, source: Source, graph: MergedTable) -> Ho
 
 
 def _deal(file: StudyFile, rows: RowsTable) -> Deal:
-    return Deal(n=rows.parties, by=rows.by, alpha=rows.alpha, seed=_seed(file, rows.seed), test=rows.test)
+    return Deal(n=rows.parties, by=rows.by, alpha=rows.alpha, seed=seed_of(file, rows.seed), test=rows.test)
 
 
-def _seed(file: StudyFile, own: int | None) -> int:
+def seed_of(file: StudyFile, own: int | None) -> int:
+    """Return a table's own seed, or the study's."""
     return file.tables.study.seed if own is None else own

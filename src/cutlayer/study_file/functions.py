@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch import nn
 from ..errors import CutlayerError, StudyError, nearest
 from ..graph import networks
 from ..seeds import stream
+from .code import code_digests, is_beside, with_imports
 from .words import Call
 
 __all__ = ["Functions"]
@@ -34,6 +37,17 @@ class Functions:
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.folder, self.seed = folder, seed
         self._files: dict[Path, ModuleType] = {}
+        self._beside: dict[str, ModuleType] = {}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """SHA-256 (hex) by path of every file executed so far, with the files beside it that it imports."""
+        return code_digests(self.folder, self._files)
+
+    @property
+    def files(self) -> set[Path]:
+        """The files of which :attr:`code` is made."""
+        return {path for file in self._files for path in with_imports(file)}
 
     def make(self, call: Call, *place: str, input_shape: tuple[int, ...] | None = None) -> nn.Module:
         """Call a function that returns a module, seeded with ``stream(seed, "model", *place)``.
@@ -89,7 +103,9 @@ class Functions:
                 known = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
                 raise StudyError(f"there is no file {self.folder / file}", todo=nearest(path.name, known))
             with self._seeded("file", path.name):
-                self._files[path] = _executed(path)
+                self._files[path] = _executed(
+                    path, Path(os.path.relpath(path, self.folder.resolve())), self._beside
+                )
         return self._files[path]
 
     @contextlib.contextmanager
@@ -109,16 +125,22 @@ def _network(word: str) -> Callable[..., Any]:
     return found
 
 
-def _executed(path: Path) -> ModuleType:
-    """Execute a Python file as a module of its own; files beside it can be imported meanwhile."""
-    name = f"cutlayer_study_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+def _executed(path: Path, word: Path, beside: dict[str, ModuleType]) -> ModuleType:
+    """Execute a Python file as a module of its own; files beside it can be imported meanwhile.
+
+    Args:
+        path: The file.
+        word: Its path as the study sees it, from which the module's name is made: the same at every party.
+        beside: Modules that earlier files of the study imported from their folders; more are added.
+    """
+    name = f"cutlayer_study_{hashlib.sha256(word.as_posix().encode()).hexdigest()[:12]}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise StudyError(f"{path.name} is not a Python file", expected="a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _importable(path.parent):
+        with _importable(path.parent, beside):
             spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
@@ -129,12 +151,22 @@ def _executed(path: Path) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def _importable(folder: Path, beside: dict[str, ModuleType]) -> Iterator[None]:
+    """Let files of ``folder`` be imported; afterwards they are no longer to be found by others under their names.
+
+    So of two studies in one process, each is given its own ``layers.py``.
+    """
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
+    sys.modules.update(beside)
+    importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if name in beside or is_beside(name, sys.modules[name], folder):
+                beside[name] = sys.modules.pop(name)
 
 
 def _called(word: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ..errors import CutlayerError, StudyError, nearest
+from .party_tables import NetworkTable
 from .problems import problem
 from .tables import Tables
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data import Holdings
+    from ..data import Holdings, PartyData
     from ..study import Study
 
-__all__ = ["StudyFile", "in_table", "load_study"]
+__all__ = ["PartyStudy", "StudyFile", "in_table", "load_study"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,15 @@ class StudyFile:
         return self.tables.study.name or self.path.stem
 
     def holdings(self) -> Holdings:
-        """Read the data and deal them to the parties."""
-        from .dealing import holdings_of
+        """Read the data and deal them to the parties.
 
-        return holdings_of(self)
+        Where only the parties have data, and ``[parties]`` and ``[fields]`` say who and which, the holdings
+        have their names and fields, and rows that cannot be read.
+        """
+        from .dealing import is_at_hand, pooled
+        from .people import away, is_declared
+
+        return pooled(self) if is_at_hand(self) or not is_declared(self) else away(self)
 
     def build(self) -> tuple[Study, Holdings]:
         """Return the study and who holds what.
@@ -53,10 +59,24 @@ class StudyFile:
         Raises:
             CutlayerError: Data, model or settings that cannot be.
         """
-        from .building import study_of
+        from .joining import study_and_holdings
 
-        holdings = self.holdings()
-        return study_of(self, holdings), holdings
+        return study_and_holdings(self)
+
+    def at(self, party: str, data: Path | None = None) -> PartyStudy:
+        """Return the study as ``party`` has it: the same as everybody's, with its own records only.
+
+        Args:
+            party: Whose.
+            data: The folder of its own data: ``records.safetensors``, or what ``[data]`` reads. Left out:
+                its part of the pooled data, where they are at hand.
+
+        Raises:
+            CutlayerError: No such party, its data are missing or not what the study says.
+        """
+        from .joining import at_party
+
+        return at_party(self, party, data)
 
     def network(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """Return the uncut model and a few rows of its inputs.
@@ -67,6 +87,23 @@ class StudyFile:
         from .wiring import network_of
 
         return network_of(self)
+
+
+@dataclass(frozen=True, eq=False)
+class PartyStudy:
+    """The study at one party.
+
+    Attributes:
+        party: Its name.
+        study: What all agree on; its digest is the same at every party.
+        own: The party's own records; None where it holds no data.
+        network: Where the parties meet; ``host`` is the party to which the others dial.
+    """
+
+    party: str
+    study: Study
+    own: PartyData | None
+    network: NetworkTable
 
 
 def load_study(path: str | Path) -> StudyFile:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from ..errors import nearest
 from .data_tables import AnyData
 from .graph_tables import ChainTable, GraphTable, MergedTable
+from .party_tables import FieldsTable, NetworkTable, PartiesTable, Roles, check_parties, roles_of
 from .words import Metric, Positive, Split, Table, contradiction
 
 __all__ = ["NamedTable", "OptimizerTable", "Tables"]
@@ -91,6 +92,14 @@ class Tables(Table):
     optimizer: OptimizerTable | None = None
     optimizers: dict[str, OptimizerTable] = Field(default_factory=dict)
     early_stopping: EarlyStoppingTable | None = None
+    network: NetworkTable = NetworkTable()
+    parties: PartiesTable = Field(default_factory=dict)
+    fields: FieldsTable = Field(default_factory=dict)
+
+    @property
+    def roles(self) -> Roles:
+        """The roles of the graph by what they hold."""
+        return roles_of(self.graph, self.data.labels)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -102,6 +111,7 @@ class Tables(Table):
             self._check_chain(self.graph)
         else:
             self._check_merged(self.graph)
+        check_parties(self.graph, self.data.labels, self.parties, self.fields, self.network)
         return self
 
     def _check_chain(self, graph: ChainTable) -> None:

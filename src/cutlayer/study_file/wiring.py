@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ..data import Holdings
 from ..errors import StudyError
 from ..graph import SplitGraph, extended_vanilla, multi_hop, multi_task, u_shaped, vanilla, vertical
-from ..graph.parts import LossFunction
+from ..graph.parts import LossFunction, Placement
 from .dealing import holdings_of
 from .functions import Functions
 from .graph_tables import (
@@ -22,6 +21,7 @@ from .graph_tables import (
     VanillaTable,
     VerticalTable,
 )
+from .people import declared, is_declared
 from .reading import in_table
 from .words import LOSSES, Call
 
@@ -33,10 +33,16 @@ __all__ = ["graph_of", "network_of"]
 _WORDS_TO_MERGE = ("concat", "sum", "mean")
 
 
-def graph_of(file: StudyFile, holdings: Holdings) -> SplitGraph:
-    """Return the split graph; ``holdings`` say who takes part and what the shapes are."""
+def graph_of(file: StudyFile, people: Placement, functions: Functions | None = None) -> SplitGraph:
+    """Return the split graph.
+
+    Args:
+        file: The study.
+        people: Who takes part and what the shapes are.
+        functions: Where models come from; knows afterwards which files were executed.
+    """
     with in_table(file, "graph"):
-        return _Graph(file, holdings).build()
+        return _Graph(file, people, functions).build()
 
 
 def network_of(file: StudyFile) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -46,22 +52,22 @@ def network_of(file: StudyFile) -> tuple[nn.Module, tuple[Tensor, ...]]:
         raise StudyError(
             f"{file.path.name}: the topology {graph.topology!r} has several models, cut where they meet"
         )
-    holdings = holdings_of(file)
-    rows = {name: field for name, field in holdings.example("client").items() if name != "y"}
-    return _Graph(file, holdings).model(graph), tuple(rows.values())
+    people = declared(file) if is_declared(file) else holdings_of(file)
+    rows = {name: field for name, field in people.example("client").items() if name != "y"}
+    return _Graph(file, people).model(graph), tuple(rows.values())
 
 
 class _Graph:
     """Makes the modules and the graph of a study."""
 
-    def __init__(self, file: StudyFile, holdings: Holdings) -> None:
+    def __init__(self, file: StudyFile, people: Placement, functions: Functions | None = None) -> None:
         self.table = file.tables.graph
-        self.holdings = holdings
-        self.functions = Functions(file.path.parent, file.tables.study.seed)
+        self.people = people
+        self.functions = functions or Functions(file.path.parent, file.tables.study.seed)
 
     def build(self) -> SplitGraph:
         """Return the graph."""
-        table, people = self.table, self.holdings
+        table, people = self.table, self.people
         match table:
             case VanillaTable():
                 return vanilla(
@@ -124,7 +130,7 @@ class _Graph:
         return multi_task(
             self._bottoms(table),
             tops,
-            parties=self.holdings,
+            parties=self.people,
             merge=self._merge(table),
             losses=losses,
             weights=table.weights,
@@ -155,5 +161,5 @@ class _Graph:
 
     def _shape(self, role: str) -> tuple[int, ...] | None:
         """Return the shape of one sample of the field ``x`` of ``role``, where it has one."""
-        field = self.holdings.fields(role).get("x") if role in self.holdings.roles else None
+        field = self.people.fields(role).get("x") if role in self.people.roles else None
         return None if field is None else tuple(field.shape)
