@@ -29,6 +29,7 @@ __all__ = ["Snapshot", "Snapshots"]
 _NOTE = "snapshot.json"
 _NAME = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
 _NEW, _OLD, _GONE, _DAMAGED = ".new", ".old", ".gone.new", "damaged-"
+_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _SEAL = re.compile(rb'(.*), "sha256": "([0-9a-f]{64})"\}\n', re.DOTALL)
 
 _logger = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ class Snapshots:
     def held(self) -> tuple[Position, ...]:
         """Return the positions of the snapshots that are on the disk, whole and unchanged, oldest first.
 
-        Each is read once to see; a damaged one is renamed to ``damaged-…`` and logged.
+        Each is read once to see; a damaged one is renamed to ``damaged-…`` and logged, and one that cannot be
+        read at the moment is logged and left out.
         """
         self._settle()
         return tuple(position for position in self._found() if self._is_whole(position))
@@ -140,7 +142,8 @@ class Snapshots:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             self._set_aside(path, position, error)
             raise LogError(
-                f"the snapshot in {path} is damaged: {error}", todo="go on from one before it, or start anew"
+                f"the snapshot in {path} is damaged or cannot be read: {error}",
+                todo="go on from one before it, or start anew",
             ) from error
         self._whole.add(position)
         return snapshot
@@ -186,9 +189,11 @@ class Snapshots:
                 os.replace(path, old)
             os.replace(new, path)
             _sync(folder)
-        except (OSError, SafetensorError) as error:
+        except Exception as error:
             self._whole.discard(position)
             _clean(folder)
+            if not isinstance(error, OSError | SafetensorError):
+                raise
             raise LogError(
                 f"cannot write the snapshot at {position} to {path}: {error}",
                 todo="make room on the disk or choose a folder you may write to, and resume; those before are whole",
@@ -216,6 +221,9 @@ class Snapshots:
 
     def _set_aside(self, path: Path, position: Position, why: Exception) -> None:
         self._whole.discard(position)
+        if isinstance(why, OSError) and not isinstance(why, _NOT_THERE):
+            _logger.warning("the snapshot %s cannot be read: %s", path, why)
+            return  # it may be whole: too many open files, a disk that is away for a moment
         taken = [p.name for p in path.parent.glob(f"{_DAMAGED}{path.name}*")]
         aside = path.with_name(f"{_DAMAGED}{path.name}" + (f".{len(taken)}" if taken else ""))
         try:
