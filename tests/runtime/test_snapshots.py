@@ -183,7 +183,8 @@ def test_what_an_interrupted_write_left_is_cleaned_away(tmp_path):
     assert Snapshots(tmp_path).held() == (Position(1, 0), Position(2, 0))
     assert names(tmp_path) == ["1-0", "2-0"]
     (folder / "notes.txt").write_text("somebody's")
-    (folder / "other").mkdir()
+    for other in ("other", "07-1", "7-1.tmp"):
+        (folder / other).mkdir()
     assert same(Snapshots(tmp_path).last(), snapshot(2)) and (folder / "notes.txt").exists()
 
 

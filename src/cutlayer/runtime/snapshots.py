@@ -27,7 +27,7 @@ from .positions import START, Position
 __all__ = ["Snapshot", "Snapshots"]
 
 _NOTE = "snapshot.json"
-_NAME = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
+_NAME = re.compile("(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})")
 _NEW, _OLD, _GONE, _DAMAGED = ".new", ".old", ".gone.new", "damaged-"
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _SEAL = re.compile(rb'(.*), "sha256": "([0-9a-f]{64})"\}\n', re.DOTALL)
@@ -170,7 +170,13 @@ class Snapshots:
     def rewind(self, position: Position) -> None:
         """Delete the snapshots after ``position``: what came after it is done once more, perhaps otherwise."""
         self._settle()
-        self._delete([found for found in self._found() if found > position])
+        later = [found for found in self._found() if found > position]
+        self._delete(later)
+        if later and self.folder is not None:
+            with contextlib.suppress(
+                OSError
+            ):  # deleting goes on without; only a power cut could bring them back
+                _sync(self.folder)
 
     def _settle(self) -> None:
         if self._pending is not None:
