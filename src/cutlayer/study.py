@@ -25,11 +25,12 @@ from .metering.run_log import RunLog
 from .run import Run, Twin
 from .runtime.central import CentralTwin
 from .runtime.cohorts import Cohorts
+from .runtime.course import Course
 from .runtime.optim import OptimizerSpec, check_optimizer
 from .runtime.positions import START
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
-from .schedules import Calendar, Program, RoundRobin, Schedule, check, program_of
+from .schedules import Calendar, Leave, Program, RoundRobin, Schedule, check, program_of
 from .wire import VERSION
 
 __all__ = ["Study"]
@@ -225,13 +226,14 @@ class Study:
         cohorts = Cohorts(self.graph, holdings)
         self._check_data(holdings, cohorts)
         calendar = self._calendar(cohorts)
-        self._prove(calendar)
-        began = self._beginning(holdings, cohorts)
+        self.prove(cohorts.rows)
+        first = [role.parties[0] for role in self.graph.roles.values()]
+        began = self.beginning(first, holdings.table(), _data_digest(holdings, cohorts))
         log = RunLog(Path(out) if out is not None else None, append=resume)
         try:
-            self._begin(log, began)
+            self.begin(log, began)
             simulation = Simulation(
-                self.graph, holdings, self.schedule, calendar, cohorts, self._settings(), log, on_progress
+                self.graph, holdings, self.schedule, calendar, cohorts, self.settings, log, on_progress
             )
             simulation.train(simulation.resume() if resume else START)
         finally:
@@ -245,7 +247,7 @@ class Study:
             StudyError: A half is missing, damaged, or of another graph.
         """
         calendar = Calendar([{} for _ in self.graph.turns], self.batch_size, self.seed)
-        settings = dataclasses.replace(self._settings(), early_stopping=None)
+        settings = dataclasses.replace(self.settings, early_stopping=None)
         log = RunLog()
         run = Run(Simulation(self.graph, None, self.schedule, calendar, None, settings, log), log)
         run.load(folder)
@@ -268,20 +270,25 @@ class Study:
                 twin.train_epoch(batches_of(self.schedule, self.graph, calendar, epoch))
         return Twin(twin, tuple(self.metrics), epochs)
 
-    def _calendar(self, cohorts: Cohorts) -> Calendar:
-        return Calendar(cohorts.rows, self.batch_size, self.seed, self.drop_last, self.shuffle)
+    def course(self, rows: Sequence[Mapping[str, int]], leaves: Sequence[Leave] = ()) -> Course:
+        """Return what all parties do, if the turns have so many rows by split."""
+        calendar = Calendar(rows, self.batch_size, self.seed, self.drop_last, self.shuffle, leaves=leaves)
+        return Course(self.graph, self.schedule, calendar, self.epochs, self.evaluate, self.early_stopping)
 
-    def _prove(self, calendar: Calendar) -> None:
+    def _calendar(self, cohorts: Cohorts) -> Calendar:
+        return self.course(cohorts.rows).calendar
+
+    def prove(self, rows: Sequence[Mapping[str, int]]) -> None:
         """Check the schedule's program, in miniature: two epochs of at most two batches a turn."""
         few = {"train": 2 * self.batch_size, "valid": 1, "test": 1}
-        rows = [
-            {split: min(count, few.get(split, 1)) for split, count in turn.items()} for turn in calendar.rows
-        ]
-        small = Calendar(rows, self.batch_size, self.seed, self.drop_last, self.shuffle)
-        splits = tuple(s for s in self.evaluate if any(turn.get(s) for turn in rows))
+        fewer = [{split: min(count, few.get(split, 1)) for split, count in turn.items()} for turn in rows]
+        small = self.course(fewer).calendar
+        splits = tuple(s for s in self.evaluate if any(turn.get(s) for turn in fewer))
         check(program_of(self.schedule, self.graph, small, 2, splits), self.graph, small)
 
-    def _settings(self) -> Settings:
+    @property
+    def settings(self) -> Settings:
+        """How it trains, apart from graph, data and schedule."""
         return Settings(
             optimizers=self.optimizers,
             epochs=self.epochs,
@@ -374,7 +381,7 @@ class Study:
                 todo=f"choose another batch_size than {self.batch_size}, or drop_last=True",
             ) from error
 
-    def _begin(self, log: RunLog, began: Began) -> None:
+    def begin(self, log: RunLog, began: Began) -> None:
         """Note the beginning, or find it in the log that is resumed."""
         before = next((e for e in log.events if isinstance(e, Began)), None)
         if before is None:
@@ -394,8 +401,14 @@ class Study:
                 todo="resume with the same rows, ids and splits, or start anew in another folder",
             )
 
-    def _beginning(self, holdings: Holdings, cohorts: Cohorts) -> Began:
-        """Return the first event of a run."""
+    def beginning(self, parties: Sequence[str], holdings: str, data: str) -> Began:
+        """Return the first event of a run.
+
+        Args:
+            parties: Whose disclosure statements are part of it.
+            holdings: Who holds what, as text.
+            data: Hash of the rows.
+        """
         graph = self.graph
         return Began(
             name=self.name,
@@ -410,11 +423,11 @@ class Study:
             graph=graph.describe(),
             mermaid=graph.mermaid(),
             svg=graph.svg(),
-            disclosures={r.parties[0]: self.disclosure(r.parties[0]) for r in graph.roles.values()},
-            holdings=holdings.table(),
+            disclosures={party: self.disclosure(party) for party in parties},
+            holdings=holdings,
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
-            data=_data_digest(holdings, cohorts),
+            data=data,
         )
 
 

@@ -66,6 +66,7 @@ def receive(party: LocalParty, action: Action) -> Runner:
     first, kind = parcel[0], parcel[0].kind
     keep, own, timeout_s = _KEEP[kind], len(parcel[0].names), shared.timeout_s
     device, moves = shared.device, shared.device.type != "cpu"
+    wary = shared.wary and shared.check_finite
     riders = [(crossing.cut.name, field) for crossing in parcel[1:] for field in crossing.names]
     wanted = [*first.names, *(rider for rider, _ in riders)]
     specs = [spec for crossing in parcel for spec in crossing.specs]
@@ -99,6 +100,10 @@ def receive(party: LocalParty, action: Action) -> Runner:
                 raise _unlike(
                     party, name, step, f"{label} {_spec(tensor)}", f"{title} {specs[wanted.index(title)]}"
                 )
+        if wary:
+            for label, tensor in tensors:
+                if tensor is not None and not finite(tensor):
+                    raise _not_finite(party, name, step, label, peer)
         if moves:
             tensors = tuple((label, None if t is None else t.to(device)) for label, t in tensors)
         flight = party.flight(step)
@@ -187,3 +192,15 @@ def _refuse(party: LocalParty, cut: str, step: int, name: str, tensor: Tensor) -
         step=step,
         todo=NUMERICS,
     )
+
+
+def _not_finite(party: LocalParty, cut: str, step: int, name: str, sender: str) -> NumericsError:
+    error = NumericsError(
+        f"{name!r}, which {sender} sent, holds NaN or infinity",
+        party=party.name,
+        cut=cut,
+        step=step,
+        todo=NUMERICS,
+    )
+    error.sender = sender
+    return error

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..errors import FrameError
 from ..schedules.actions import Action
+from .compute import finite
 from ..wire import Kind, Limits, Message, decode, disclose, enclose, encode
 from .crossing import placed
 from .live import State
@@ -78,6 +79,8 @@ def _restore(party: LocalParty, action: Action, step: int, frame: memoryview) ->
     states: dict[str, State] = {}
     for name, tensor in message.tensors:
         owner, _, rest = name.partition("/")
+        if party.shared.wary and tensor is not None and not finite(tensor):
+            raise FrameError(f"{name!r} of the hand-over holds NaN or infinity")
         if tensor is not None:
             states.setdefault(owner, {})[rest] = tensor
     for segment in party.shared.blueprint.graph.segments_of(party.role):

@@ -47,6 +47,7 @@ class Circumstances:
         note: Called with each event that a party notes.
         on_loss: Called with step, loss name, value and rows after each loss.
         judge: Decides on stopping early, at the party that holds the labels.
+        wary: Look at what other parties send for NaN and infinity, since they may mean harm.
     """
 
     blueprint: Blueprint
@@ -61,6 +62,7 @@ class Circumstances:
     note: Callable[[Event], None]
     on_loss: Callable[[int, str, float, int], None]
     judge: Judge | None = None
+    wary: bool = False
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 from .actions import Action, Op, Program
 from .base import Schedule, program_of
-from .calendar import Calendar
+from .calendar import Calendar, Leave
 from .check import check
 from .round_robin import RoundRobin
 
-__all__ = ["Action", "Calendar", "Op", "Program", "RoundRobin", "Schedule", "check", "program_of"]
+__all__ = ["Action", "Calendar", "Leave", "Op", "Program", "RoundRobin", "Schedule", "check", "program_of"]

@@ -1,0 +1,447 @@
+"""At the host: who is there, where all go on from, and what happens when somebody does not come back.
+
+To start and to recover are the same thing. The conductor calls the roll, every party says of which positions it
+holds snapshots, the conductor finds the last one that all have in common and says go. It works on what parties say
+and on who is connected, with a lock of its own; it touches no tensor and no frame.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..errors import CutlayerError, FrameError, StudyError
+from ..graph.split_graph import SplitGraph
+from ..runtime.course import Course
+from ..runtime.positions import START, Position
+from ..schedules.calendar import Leave
+from .messages import (
+    Accuse,
+    Bye,
+    Done,
+    Go,
+    Held,
+    Hello,
+    Keep,
+    Message,
+    Offer,
+    Place,
+    Ready,
+    RollCall,
+    Status,
+    Stop,
+    place,
+    read_hello,
+    read_message,
+    written,
+)
+from .roster import turn_rows
+
+__all__ = ["Absence", "Conductor", "Line", "Roster"]
+
+_STRIKES = 3
+
+
+class Line(Protocol):
+    """How the conductor reaches the parties."""
+
+    def control(self, party: str, message: bytes) -> None:
+        """Send a control message."""
+        ...
+
+    def begin(self, generation: int) -> None:
+        """Drop the frames of earlier generations."""
+        ...
+
+    def drop(self, party: str, reason: str) -> None:
+        """End the connection of a party and let it in no more."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absence:
+    """What to do when a party does not come back.
+
+    Attributes:
+        then: ``"wait"`` for ever, ``"skip"`` its turns, or ``"stop"`` the study.
+        after_s: How long to wait before that, in seconds.
+        late: Parties that need not be there at the beginning.
+    """
+
+    then: str = "wait"
+    after_s: float = 60.0
+    late: tuple[str, ...] = ()
+
+
+@dataclass
+class Roster:
+    """What the host remembers of a study from one start to the next.
+
+    Attributes:
+        offers: What each party brought when it first came.
+        absent: Parties that do not take part now.
+        leaves: Turns that did not, or do not, take place.
+    """
+
+    offers: dict[str, Offer] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    leaves: list[Leave] = field(default_factory=list)
+
+
+@dataclass
+class _Seat:
+    """What the conductor knows of one party."""
+
+    incarnation: bytes = b""
+    connected: bool = False
+    gone_at: float = 0.0
+    hello: Hello | None = None
+    ready: bool = False
+    done: bool = False
+    strikes: int = 0
+    positions: tuple[Position, ...] = ()
+    joined: Position = START
+
+
+class Conductor:
+    """Leads one study at its host.
+
+    Args:
+        graph: Who takes part.
+        host: The party that hosts.
+        parts: Digest of each thing to agree on.
+        absence: What to do about missing parties.
+        course: Makes the course of the training from the turns' rows and leaves.
+        note: Called with who and what, for whatever a person at the host should know.
+        roster: What is remembered of the study if it was begun earlier.
+        keep_roster: Called with what is to be remembered, when that changes.
+    """
+
+    def __init__(
+        self,
+        graph: SplitGraph,
+        host: str,
+        parts: Mapping[str, str],
+        absence: Absence,
+        *,
+        course: Callable[[list[dict[str, int]], Sequence[Leave]], Course],
+        note: Callable[[str, str], None],
+        roster: Roster | None = None,
+        keep_roster: Callable[[Roster], None] = lambda roster: None,
+    ) -> None:
+        self.graph, self.host, self.parts, self.absence = graph, host, dict(parts), absence
+        self.generation = 0
+        self.running = False
+        self.over = threading.Event()
+        self._course_of, self._note, self._keep_roster = course, note, keep_roster
+        self._roster = roster or Roster(absent=sorted(absence.late))
+        self._course: Course | None = None
+        self._rows: list[dict[str, int]] = []
+        self._seats = {party.name: _Seat(gone_at=time.monotonic()) for party in graph.parties}
+        self._commons = [START]
+        self._line: Line | None = None
+        self._lock = threading.RLock()
+
+    def connect(self, line: Line) -> None:
+        """Say how parties are reached; before anybody is let in."""
+        self._line = line
+
+    # What the transport reports
+
+    def admit(self, party: str, hello: bytes) -> bytes:
+        """Look at what ``party`` says first; return the answer.
+
+        Raises:
+            StudyError: It is not on the list, has another study, or comes back with other data.
+            FrameError: It is no such message.
+        """
+        said = read_hello(hello, party)
+        with self._lock:
+            seat = self._seats.get(party)
+            if seat is None:
+                raise StudyError(f"{party!r} is not on this study's list")
+            self._compare(party, said)
+            before = self._roster.offers.get(party)
+            if before is not None and before != said.offer:
+                raise StudyError(
+                    f"{party!r} came back with other data",
+                    got=f"rows {said.offer.rows}",
+                    expected=f"{before.rows}, the same ids",
+                    todo="join with the same records as before, or begin a new study",
+                )
+            seat.hello = said
+        return b""
+
+    def on_presence(self, party: str, incarnation: bytes, connected: bool) -> None:
+        """Note that a party's connection came or went."""
+        with self._lock:
+            seat = self._seats[party]
+            seat.connected = connected
+            if not connected:
+                seat.gone_at = time.monotonic()
+                self._note(party, "connection lost")
+                return
+            if incarnation == seat.incarnation:
+                self._note(party, "connected again")
+                return
+            again = bool(seat.incarnation)
+            seat.incarnation, seat.ready, seat.done = incarnation, False, False
+            self._note(party, "restarted" if again else "joined")
+            if self.running and party not in self._roster.absent:
+                self._call_roll(f"{party} {'restarted' if again else 'joined'}")
+            else:
+                self._send(party, RollCall(generation=self.generation, reason="welcome"))
+
+    def on_control(self, party: str, text: bytes) -> None:
+        """Take a control message of ``party``; what is none is noted, and its sender dropped."""
+        try:
+            message = read_message(text, party)
+            with self._lock:
+                self._take(party, message)
+        except FrameError as error:
+            self._note(party, str(error))
+            self._drop(party, error.what)
+
+    def tick(self) -> None:
+        """Look after missing parties, and tell everyone how things stand; to be called every second or so."""
+        with self._lock:
+            if self.over.is_set():
+                return
+            missing = [name for name in self._required() if not self._seats[name].connected]
+            now = time.monotonic()
+            overdue = [m for m in missing if now - self._seats[m].gone_at > self.absence.after_s]
+            if overdue and self.absence.then == "stop":
+                self.stop(f"{', '.join(overdue)} did not come back within {self.absence.after_s:g} s")
+            elif overdue and self.absence.then == "skip" and self._can_skip(overdue):
+                self._roster.absent.extend(overdue)
+                self._note(", ".join(overdue), "does not come back: its turns are left out from now on")
+                self._call_roll(f"going on without {', '.join(overdue)}")
+            self._tell_status(missing)
+
+    def stop(self, reason: str) -> None:
+        """End the study here; everybody keeps their snapshots."""
+        with self._lock:
+            self._note(self.host, f"the study stops: {reason}")
+            self._broadcast(Stop(reason=reason))
+            self.over.set()
+
+    def epoch_begins(self, epoch: int) -> None:
+        """Let in who has come or come back; called at the host before each epoch, when the roll can be called."""
+        with self._lock:
+            waiting = [name for name in self._roster.absent if self._seats[name].ready]
+            if not waiting or not self.running:
+                return
+            for name in waiting:
+                self._roster.absent.remove(name)
+                self._seats[name].joined = Position(epoch, 0)
+            turns = [i for i, turn in enumerate(self.graph.turns) if not self._away(turn)]
+            self._roster.leaves = [
+                leave._replace(until=epoch) if leave.turn in turns and leave.until > epoch else leave
+                for leave in self._roster.leaves
+            ]
+            self._call_roll(f"{', '.join(waiting)} joined")
+
+    # What parties say
+
+    def _take(self, party: str, message: Message) -> None:
+        seat = self._seats[party]
+        match message:
+            case Ready() if message.generation == self.generation:
+                seat.positions, seat.ready, seat.done = _positions(message.positions), True, False
+                self._go_if_all_are_ready()
+            case Held():
+                seat.positions = _positions(message.positions)
+                self._let_old_ones_go()
+            case Done() if message.generation == self.generation and self.running:
+                seat.done = True
+                if all(self._seats[name].done for name in self._required()):
+                    self._broadcast(Bye())
+                    self.over.set()
+            case Accuse() if message.generation == self.generation and self.running:
+                self._accused(party, message)
+            case Stop():
+                self._note(party, f"left: {message.reason}")
+            case Ready() | Done() | Accuse():
+                pass  # of an earlier generation
+            case _:
+                raise FrameError(f"{party!r} sent a message that only the host sends", got=message.kind)
+
+    def _accused(self, party: str, message: Accuse) -> None:
+        """Somebody sent what must not be: the host sees that itself; of others it hears."""
+        self._note(message.sender, f"{party} reports: {message.what}")
+        culprit = self._seats.get(message.sender)
+        if culprit is None:
+            return
+        if party == self.host:
+            culprit.connected, culprit.gone_at = False, time.monotonic()
+            culprit.ready = False
+            self._drop(message.sender, message.what)
+            self._call_roll(f"{message.sender} was turned away")
+        else:
+            self._seats[party].strikes += 1
+            if self._seats[party].strikes >= _STRIKES:
+                self.stop(f"{party} and {message.sender} cannot agree: {message.what}")
+            else:
+                self._call_roll(f"{party} could not use what {message.sender} sent")
+
+    def _compare(self, party: str, said: Hello) -> None:
+        differ = sorted(
+            name
+            for name in self.parts.keys() | said.parts.keys()
+            if self.parts.get(name) != said.parts.get(name)
+        )
+        if not differ:
+            return
+        here = ", ".join(f"{name} {self.parts.get(name, 'none')[:12]}" for name in differ)
+        there = ", ".join(f"{name} {said.parts.get(name, 'none')[:12]}" for name in differ)
+        raise StudyError(
+            f"{party!r} has another study than the host {self.host!r}: {', '.join(differ)} differ",
+            got=f"{there} at {party}",
+            expected=f"{here} at {self.host}",
+            todo="all parties must use the same study file, model code and version",
+        )
+
+    # Roll call and go
+
+    def _call_roll(self, reason: str) -> None:
+        self.generation += 1
+        self.running = False
+        for seat in self._seats.values():
+            seat.ready = seat.done = False
+        self._begin()
+        self._broadcast(RollCall(generation=self.generation, reason=reason))
+
+    def _go_if_all_are_ready(self) -> None:
+        required = self._required()
+        if self.running or not all(self._seats[name].ready for name in required):
+            return
+        try:
+            position = self._agree()
+        except CutlayerError as error:
+            self.stop(str(error))
+            return
+        self._keep_roster(self._roster)
+        self.running = True
+        go = Go(
+            generation=self.generation,
+            position=place(position),
+            rows=[dict(turn) for turn in self._rows],
+            leaves=[(le.turn, le.epoch, le.batches, le.until) for le in self._roster.leaves],
+            cards={n: s.hello.card for n in required if (s := self._seats[n]).hello is not None},
+        )
+        self._note(
+            self.host, f"all are there: going on from {position}" if position > START else "all are there"
+        )
+        for name in required:
+            self._send(name, go)
+
+    def _agree(self) -> Position:
+        """Work out, from what everyone brings and holds, the course and where in it all go on.
+
+        Raises:
+            CutlayerError: The parties' rows do not fit together, or there is no such place any more.
+        """
+        for name, seat in self._seats.items():
+            if seat.hello is not None:
+                self._roster.offers[name] = seat.hello.offer
+        offers = {name: self._roster.offers.get(name, Offer()) for name in self._seats}
+        never = [name for name in self._roster.absent if name not in self._roster.offers]
+        rows = turn_rows(self.graph, offers, never)
+        position, leaves = self._common(rows)
+        self._rows, self._roster.leaves = rows, leaves
+        self._course = self._course_of(rows, leaves)
+        self._commons = [p for p in self._commons if p < position] + [position]
+        return position
+
+    def _common(self, rows: list[dict[str, int]]) -> tuple[Position, list[Leave]]:
+        """Return the last position that everybody has, and who is on leave from there on."""
+        before = self._course_of(rows, self._roster.leaves)
+        gone = [i for i, turn in enumerate(self.graph.turns) if self._away(turn)]
+        gone = [
+            i
+            for i in gone
+            if not any(le.turn == i and le.until == Leave(0, 0, 0).until for le in self._roster.leaves)
+        ]
+        spans = {name: self._spans(name, before) for name in self._required()}
+        starts = {start for own in spans.values() for start, _ in own} | {START}
+        for position in sorted(starts, reverse=True):
+            if not all(any(start <= position <= until for start, until in own) for own in spans.values()):
+                continue
+            new = [Leave(turn, position.epoch, before.done(position, turn)) for turn in gone]
+            leaves = [*self._roster.leaves, *new]
+            if not new or before.without(leaves).holder(position) not in self._roster.absent:
+                return position, leaves
+        raise StudyError(
+            "the parties have no snapshot in common any more",
+            got=f"the last common one was {self._commons[-1]}",
+            todo="look for a party whose snapshots were deleted or damaged; to begin anew, give new folders",
+        )
+
+    def _spans(self, party: str, course: Course) -> list[tuple[Position, Position]]:
+        """Return the stretches in which the state that ``party`` can go back to is the right one."""
+        seat = self._seats[party]
+        return [(start, course.until(party, start)) for start in {START, seat.joined, *seat.positions}]
+
+    def _let_old_ones_go(self) -> None:
+        """Once all hold a later common snapshot, the older ones are needed no more."""
+        if not self.running or self._course is None:
+            return
+        position, _ = self._common(self._rows)
+        if position <= self._commons[-1]:
+            return
+        self._commons.append(position)
+        keep = position
+        if self.absence.then == "skip":  # whoever has the state now may not come back
+            holder = self._course.holder(position)
+            keep = next((p for p in reversed(self._commons) if self._course.holder(p) != holder), START)
+        self._commons = [p for p in self._commons if p >= keep]
+        if keep > START:
+            for name in self._required():
+                self._send(name, Keep(position=place(keep)))
+
+    # Small parts
+
+    def _required(self) -> list[str]:
+        return [name for name in self._seats if name not in self._roster.absent]
+
+    def _away(self, turn: Mapping[str, str]) -> bool:
+        return not set(self._roster.absent).isdisjoint(turn.values())
+
+    def _can_skip(self, parties: list[str]) -> bool:
+        """Only a party whose role has others can be left out, and never the last of them."""
+        for role in self.graph.roles.values():
+            left = [name for name in role.parties if name not in self._roster.absent and name not in parties]
+            if not left:
+                return False
+        return True
+
+    def _tell_status(self, missing: list[str]) -> None:
+        connected = [name for name, seat in self._seats.items() if seat.connected]
+        waited = max((time.monotonic() - self._seats[m].gone_at for m in missing), default=0.0)
+        text = f"waiting for {', '.join(missing)} ({waited:.0f} s)" if missing else ""
+        for name in connected:
+            self._send(name, Status(connected=connected, missing=missing, text=text))
+
+    def _broadcast(self, message: Message) -> None:
+        for name, seat in self._seats.items():
+            if seat.connected:
+                self._send(name, message)
+
+    def _send(self, party: str, message: Message) -> None:
+        if self._line is not None:
+            self._line.control(party, written(message))
+
+    def _begin(self) -> None:
+        if self._line is not None:
+            self._line.begin(self.generation)
+
+    def _drop(self, party: str, reason: str) -> None:
+        if self._line is not None and party != self.host:
+            self._line.drop(party, reason)
+
+
+def _positions(places: Sequence[Place]) -> tuple[Position, ...]:
+    return tuple(Position(*place) for place in places)

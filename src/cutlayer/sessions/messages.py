@@ -1,0 +1,192 @@
+"""What parties and host say to each other beside the frames: small JSON messages, typed and bounded.
+
+They say where everyone stands and where to go on; never a tensor, a record or an id.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..errors import FrameError
+from ..runtime.positions import Position
+
+__all__ = [
+    "Accuse", "Bye", "Done", "Go", "Held", "Hello", "Keep", "Message", "Offer", "Place", "Ready", "RollCall",
+    "Status", "Stop", "place", "read_hello", "read_message", "written",
+]  # fmt: skip
+
+Rows = Annotated[int, Field(ge=0, lt=2**48)]
+Name = Annotated[str, Field(max_length=255)]
+Text = Annotated[str, Field(max_length=2000)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Generation = Annotated[int, Field(ge=0, lt=2**32)]
+Place = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Offer(_Said):
+    """How many rows a party brings by split, and a hash of their ids in order of size.
+
+    Attributes:
+        rows: Number of rows by split.
+        ids: SHA-256 by split over the study's digest and the sorted ids; parties that hold other columns of the
+            same rows compare it.
+    """
+
+    rows: dict[Name, Rows] = Field(default_factory=dict)
+    ids: dict[Name, Hash] = Field(default_factory=dict)
+
+
+class Hello(_Said):
+    """What a party says first, before it is let in.
+
+    Attributes:
+        parts: SHA-256 of each thing that must be agreed on, by name.
+        offer: What data it brings.
+        card: Its key card (see :mod:`cutlayer.keys.sealing`).
+    """
+
+    parts: dict[Name, Hash]
+    offer: Offer
+    card: dict[Name, Annotated[str, Field(max_length=16384)]]
+
+
+class RollCall(_Said):
+    """Host to party: stop where you are and say which snapshots you have."""
+
+    kind: Literal["roll call"] = "roll call"
+    generation: Generation
+    reason: Text = ""
+
+
+class Ready(_Said):
+    """Party to host: it has stopped, and holds snapshots of these positions."""
+
+    kind: Literal["ready"] = "ready"
+    generation: Generation
+    positions: list[Place]
+
+
+class Go(_Said):
+    """Host to party: go on from here.
+
+    Attributes:
+        generation: Frames of earlier generations count no more.
+        position: The last position that all have in common.
+        rows: Rows of each turn by split.
+        leaves: Turns that do not take place for a while; see :class:`~cutlayer.schedules.calendar.Leave`.
+        cards: Key cards of all parties that take part.
+    """
+
+    kind: Literal["go"] = "go"
+    generation: Generation
+    position: Place
+    rows: list[dict[Name, Rows]]
+    leaves: list[tuple[Rows, Rows, Rows, Rows]] = Field(default_factory=list)
+    cards: dict[Name, dict[Name, Annotated[str, Field(max_length=16384)]]]
+
+
+class Held(_Said):
+    """Party to host: the snapshots that are now on its disk."""
+
+    kind: Literal["held"] = "held"
+    positions: list[Place]
+
+
+class Keep(_Said):
+    """Host to party: nobody will go back behind this position; older snapshots may go."""
+
+    kind: Literal["keep"] = "keep"
+    position: Place
+
+
+class Status(_Said):
+    """Host to party: who is connected and where the study stands."""
+
+    kind: Literal["status"] = "status"
+    connected: list[Name]
+    missing: list[Name]
+    text: Text = ""
+
+
+class Accuse(_Said):
+    """Party to host: what ``sender`` sent is not what it must be."""
+
+    kind: Literal["accuse"] = "accuse"
+    generation: Generation
+    sender: Name
+    what: Text
+
+
+class Done(_Said):
+    """Party to host: my part of the program is done."""
+
+    kind: Literal["done"] = "done"
+    generation: Generation
+
+
+class Bye(_Said):
+    """Host to party: everybody is done."""
+
+    kind: Literal["bye"] = "bye"
+
+
+class Stop(_Said):
+    """Host to party: the study stops here; snapshots are kept."""
+
+    kind: Literal["stop"] = "stop"
+    reason: Text
+
+
+Message = RollCall | Ready | Go | Held | Keep | Status | Accuse | Done | Bye | Stop
+_ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+
+
+def written(message: Message | Hello) -> bytes:
+    """Return ``message`` as it travels."""
+    return message.model_dump_json().encode()
+
+
+def read_message(text: bytes, sender: str) -> Message:
+    """Return the message in ``text``.
+
+    Raises:
+        FrameError: It is none.
+    """
+    try:
+        return _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        raise _refused(error, sender) from error
+
+
+def read_hello(text: bytes, sender: str) -> Hello:
+    """Return what a party says first.
+
+    Raises:
+        FrameError: It is no such message.
+    """
+    try:
+        return Hello.model_validate_json(text)
+    except ValidationError as error:
+        raise _refused(error, sender) from error
+
+
+def place(position: Position) -> Place:
+    """Return ``position`` as it travels."""
+    return position.epoch, position.item
+
+
+def _refused(error: ValidationError, sender: str) -> FrameError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "it"
+    refusal = FrameError(
+        f"a message of {sender!r} is not what it must be: {where}: {first['msg']}",
+        todo="both sides must run the same version of cutlayer",
+    )
+    refusal.sender = sender
+    return refusal

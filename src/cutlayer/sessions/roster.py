@@ -1,0 +1,102 @@
+"""Who takes part with which rows: from the parties' offers to the turns' rows, without anybody's ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from ..data import PartyData
+from ..errors import AlignmentError, DataError
+from ..graph.split_graph import SplitGraph
+from ..schedules.steps import data_roles
+from .messages import Offer
+
+__all__ = ["offer_of", "positions_of", "turn_rows"]
+
+
+def offer_of(data: PartyData | None, digest: str) -> Offer:
+    """Return what ``data`` brings, in numbers: rows by split, and a hash of the sorted ids.
+
+    Args:
+        data: A party's records; None where it holds none.
+        digest: The study's digest, so that the same ids give another hash in another study.
+    """
+    if data is None:
+        return Offer()
+    rows = {split: len(records) for split, records in data.splits.items() if len(records)}
+    ids = {split: _hash(data.splits[split].ids, split, digest) for split in rows}
+    return Offer(rows=rows, ids=ids)
+
+
+def turn_rows(
+    graph: SplitGraph, offers: Mapping[str, Offer], absent: Sequence[str] = ()
+) -> list[dict[str, int]]:
+    """Return the rows of each turn by split.
+
+    Parties that hold other columns or the labels of the same rows must hold exactly the same ids, in any order.
+
+    Args:
+        graph: Who takes part in which turn.
+        offers: What each party brings.
+        absent: Parties that do not take part now; their turns have no rows.
+
+    Raises:
+        DataError: A party brings no rows to train on.
+        AlignmentError: The ids of parties of a turn differ.
+    """
+    roles = data_roles(graph)
+    found: list[dict[str, int]] = []
+    for turn in graph.turns:
+        members = list(dict.fromkeys(turn[role] for role in roles))
+        found.append({})
+        if any(member in absent for member in turn.values()):
+            continue
+        for split in dict.fromkeys(s for m in members for s in offers[m].rows):
+            have = [member for member in members if split in offers[member].rows]
+            if len(have) == len(members):
+                _compare_ids(members, offers, split)
+                found[-1][split] = offers[members[0]].rows[split]
+            elif split == "train":
+                lacking = next(member for member in members if member not in have)
+                raise DataError(
+                    f"{lacking!r} has no rows to train on",
+                    expected=f"rows that match those of {', '.join(have)}",
+                )
+    return found
+
+
+def positions_of(graph: SplitGraph, party: str, data: PartyData | None) -> dict[tuple[str, int], Tensor]:
+    """Return a party's rows in the order of the ids, by (split, turn), where it shares a turn's rows with others."""
+    roles = data_roles(graph)
+    found: dict[tuple[str, int], Tensor] = {}
+    for index, turn in enumerate(graph.turns):
+        members = {turn[role] for role in roles}
+        if data is None or party not in members or len(members) == 1:
+            continue
+        for split, records in data.splits.items():
+            found[split, index] = records.rows_of(np.sort(records.ids))
+    return found
+
+
+def _compare_ids(members: Sequence[str], offers: Mapping[str, Offer], split: str) -> None:
+    first, *others = members
+    for other in others:
+        if offers[first].ids[split] != offers[other].ids[split]:
+            counts = ", ".join(f"{offers[m].rows[split]} rows at {m}" for m in (first, other))
+            raise AlignmentError(
+                f"{first!r} and {other!r} do not hold the same ids in the split {split!r}",
+                got=counts,
+                expected="the same ids, in any order",
+                todo="keep only the rows that all of them have, e.g. by a private set intersection, and join again",
+            )
+
+
+def _hash(ids: np.ndarray, split: str, digest: str) -> str:
+    ordered = np.sort(ids)
+    text = "\n".join(map(str, ordered.tolist()))
+    return hashlib.sha256(
+        f"cutlayer ids\n{digest}\n{split}\n{ordered.dtype.kind}\n{text}".encode()
+    ).hexdigest()
