@@ -12,7 +12,7 @@ import cutlayer as cl
 from cutlayer.data import PartyData
 from cutlayer.errors import CutlayerError, DataError, StudyError
 from cutlayer.study_file import load_study
-from cutlayer.study_file.rehearsal import deal_out, field_lines
+from cutlayer.study_file.rehearsal import field_lines
 
 Write = Callable[..., Path]
 Change = tuple[str, str]
@@ -75,7 +75,7 @@ def test_all_parties_build_the_study_that_the_pooled_data_give(
     path = write(name, *changes)
     study, holdings = load_study(path).build()
     own = {party.name: party for party in holdings.parties}
-    folders = deal_out(load_study(path), tmp_path / "parties")
+    folders = load_study(path).deal(tmp_path / "parties")
     assert list(folders) == [party.name for party in study.graph.parties]
     patients.unlink()
 
@@ -96,7 +96,7 @@ def test_all_parties_build_the_study_that_the_pooled_data_give(
 def test_training_from_the_folders_gives_the_bits_of_the_simulation(write: Write, tmp_path: Path) -> None:
     path = write("chain", *U_SHAPED)
     study, holdings = load_study(path).build()
-    folders = deal_out(load_study(path), tmp_path / "parties")
+    folders = load_study(path).deal(tmp_path / "parties")
     local = [load_study(f / "study.toml").at(p, f) for p, f in folders.items() if p != "server"]
     people = cl.data.Holdings(tuple(one.own for one in local if one.own is not None))
     assert local[0].study.simulate(people).equals(study.simulate(holdings))
@@ -105,7 +105,7 @@ def test_training_from_the_folders_gives_the_bits_of_the_simulation(write: Write
 def test_running_statistics_do_not_depend_on_the_example(write: Write, tmp_path: Path) -> None:
     path = write("chain", *OWN_MODEL, ("hidden = 9", ""), ("py:network", "py:normed"), ('"1"', '"2"'))
     (tmp_path / "model.py").write_text((tmp_path / "model.py").read_text() + NORMED)
-    folders = deal_out(load_study(path), tmp_path / "parties")
+    folders = load_study(path).deal(tmp_path / "parties")
     parts = load_study(folders["server"] / "study.toml").at("server").study.parts
     assert parts == load_study(path).build()[0].parts
 
@@ -135,7 +135,7 @@ def test_parties_are_named_in_the_order_of_turns(write: Write) -> None:
 def test_data_that_are_elsewhere_can_be_described_and_not_trained_on(
     write: Write, patients: Path, tmp_path: Path
 ) -> None:
-    folders = deal_out(load_study(write("multi_task")), tmp_path / "parties")
+    folders = load_study(write("multi_task")).deal(tmp_path / "parties")
     study, holdings = load_study(folders["clinic"] / "study.toml").build()
     assert "clinic" in study.describe()
     assert "float32[1]" in holdings.table()
@@ -154,7 +154,7 @@ def test_dealt_files_hold_the_code_they_need(write: Write, tmp_path: Path) -> No
         "def network(input_shape, hidden):\n"
         "    return nn.Sequential(Linear(input_shape[0], hidden), nn.ReLU(), Linear(hidden, 10))\n"
     )
-    folders = deal_out(load_study(path), tmp_path / "parties")
+    folders = load_study(path).deal(tmp_path / "parties")
     (tmp_path / "layers" / "blocks.py").write_text("raise RuntimeError\n")
     study = load_study(folders["server"] / "study.toml").at("server").study
     assert set(study.code) == {"model.py", "layers/__init__.py", "layers/blocks.py"}
@@ -247,7 +247,7 @@ def test_fields_as_lines_of_the_file(write: Write) -> None:
 
 
 def dealt(write: Write, tmp_path: Path) -> dict[str, Path]:
-    return deal_out(load_study(write("chain")), tmp_path / "parties")
+    return load_study(write("chain")).deal(tmp_path / "parties")
 
 
 def refusal(error: type[CutlayerError], act: Callable[[], object]) -> str:
@@ -278,7 +278,7 @@ def test_what_does_not_fit_is_told(write: Write, tmp_path: Path) -> None:
 
 
 def test_records_of_another_role_are_refused(write: Write, tmp_path: Path) -> None:
-    folders = deal_out(load_study(write("vertical")), tmp_path / "parties")
+    folders = load_study(write("vertical")).deal(tmp_path / "parties")
     file = load_study(folders["imaging"] / "study.toml")
     message = refusal(DataError, lambda: file.at("imaging", folders["pathology"]))
     assert "the records of another role; got pathology; expected imaging" in message
@@ -286,12 +286,12 @@ def test_records_of_another_role_are_refused(write: Write, tmp_path: Path) -> No
 
 def test_dealing_needs_a_new_folder_and_code_inside_the_studys(write: Write, tmp_path: Path) -> None:
     folders = dealt(write, tmp_path)
-    again = refusal(StudyError, lambda: deal_out(load_study(tmp_path / "study.toml"), tmp_path / "parties"))
+    again = refusal(StudyError, lambda: load_study(tmp_path / "study.toml").deal(tmp_path / "parties"))
     assert "is in use" in again
     inner = folders["server"] / "study.toml"
     words = inner.read_text().replace('"mlp"', '"../../model.py:network"')
     inner.write_text(words.replace("sizes = [64, 16, 10]", "hidden = 4").replace('"activation1"', '"1"'))
-    assert "lies outside" in refusal(StudyError, lambda: deal_out(load_study(inner), tmp_path / "more"))
+    assert "lies outside" in refusal(StudyError, lambda: load_study(inner).deal(tmp_path / "more"))
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,7 @@ def deal(
     cutlayer join parties/client-0/study.toml --as client-0 --data parties/client-0
     """  # noqa: D301
     from ..study_file import load_study
-    from ..study_file.rehearsal import deal_out
 
-    for party, folder in deal_out(load_study(study), out).items():
+    for party, folder in load_study(study).deal(out).items():
         files = ", ".join(sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")))
         typer.echo(f"{party}: {folder} ({files})")

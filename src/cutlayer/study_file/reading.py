@@ -63,7 +63,7 @@ class StudyFile:
 
         return study_and_holdings(self)
 
-    def at(self, party: str, data: Path | None = None) -> PartyStudy:
+    def at(self, party: str, data: str | Path | None = None) -> PartyStudy:
         """Return the study as ``party`` has it: the same as everybody's, with its own records only.
 
         Args:
@@ -76,7 +76,20 @@ class StudyFile:
         """
         from .joining import at_party
 
-        return at_party(self, party, data)
+        return at_party(self, party, None if data is None else Path(data))
+
+    def deal(self, out: str | Path) -> dict[str, Path]:
+        """Write a folder for each party, with all that it needs to join, and return them by party.
+
+        Args:
+            out: A folder that is not there yet, or empty.
+
+        Raises:
+            CutlayerError: The pooled data are not here, ``out`` is in use, model code lies elsewhere.
+        """
+        from .rehearsal import deal_out
+
+        return deal_out(self, Path(out))
 
     def network(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """Return the uncut model and a few rows of its inputs.
