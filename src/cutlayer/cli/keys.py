@@ -36,7 +36,9 @@ keys/hospital-a/request.pem; the lead sends keys/signed/hospital-a back:
 Certificates are short-lived. Look at them, renew them, end them early:
     cutlayer keys show keys/hospital-a
     cutlayer keys renew hospital-a
+    cutlayer keys request hospital-a --renew
     cutlayer keys revoke hospital-a --reason "laptop stolen"
+    cutlayer keys install revoked.pem --out keys/hospital-b
 """
 
 _KEYS = Path("keys")
@@ -69,9 +71,7 @@ def _say(*lines: str) -> None:
 @keys.command(no_args_is_help=True)
 def init(
     study: Annotated[str, typer.Option(help="The study's name, for people.", metavar="NAME")],
-    folder: Annotated[
-        Path, typer.Argument(help="Where to keep the authority.", metavar="DIR")
-    ] = _AUTHORITY,
+    folder: Annotated[Path, typer.Argument(help="Where to keep the authority.", metavar="DIR")] = _AUTHORITY,
     days: Annotated[float, typer.Option(help="How long the authority holds.", metavar="N")] = 365,
 ) -> None:
     """Make the study's certificate authority. Whoever has this folder can issue every name: guard it.
