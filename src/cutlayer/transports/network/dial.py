@@ -1,0 +1,228 @@
+"""The dialling side: every party but the host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+
+from cutlayer.errors import CutlayerError, IdentityError, TransportError, nearest
+from cutlayer.keys.credentials import Credentials
+from cutlayer.transports.network.channel import METHOD, client_channel, explain
+from cutlayer.transports.network.end import NetworkTransport
+from cutlayer.transports.network.envelopes import CONTROL_LIMIT, Envelope, Lane, Violation, greeting
+from cutlayer.transports.network.link import Link, Stream
+from cutlayer.transports.network.settings import NetworkSettings
+
+__all__ = ["Dial"]
+
+_NO_HUB = bytes(16)
+
+
+class Dial:
+    """A party's connection to the host: dialled, and dialled again whenever it breaks, until refused.
+
+    The callbacks come from threads of the connection; they should only note what came.
+
+    Args:
+        credentials: Whose end it is, and what proves it.
+        address: Where the host listens, ``name:port``.
+        host: The party that must listen there.
+        names: All parties of the study, in the order that all of them are given.
+        hello: Asked for the opaque words that begin every stream.
+        on_control: Told each control message of the host.
+        on_welcome: Told the host's answer to a hello, and whether its process is a new one.
+        on_state: Told whether a stream is open and, if not, why.
+        settings: Limits and times.
+
+    Raises:
+        TransportError: If the host or this party is not among the names.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        address: str,
+        host: str,
+        names: Sequence[str],
+        *,
+        hello: Callable[[], bytes],
+        on_control: Callable[[bytes], None],
+        on_welcome: Callable[[bytes, bool], None],
+        on_state: Callable[[bool, str], None],
+        settings: NetworkSettings | None = None,
+    ) -> None:
+        self._credentials, self._address, self._host = credentials, address, host
+        self._names = tuple(names)
+        for name in (host, credentials.party):
+            if name not in self._names:
+                raise TransportError("no such party", got=repr(name), todo=nearest(name, self._names))
+        self._hello, self._on_control = hello, on_control
+        self._on_welcome, self._on_state = on_welcome, on_state
+        self._settings = settings or NetworkSettings()
+        self._place, self._host_place = self._names.index(credentials.party), self._names.index(host)
+        self._incarnation, self._hub = os.urandom(16), _NO_HUB
+        self._link = Link(self._settings)
+        self.transport = NetworkTransport(
+            credentials.party, self._names, lambda _: self._link, self._say_closed, self._settings
+        )
+        self._stopped = threading.Event()
+        self._call: Any = None
+        self._call_began = 0.0
+        self._told = (False, "")
+        self._threads = [
+            threading.Thread(target=work, name=f"cutlayer-dial-{credentials.party}", daemon=True)
+            for work in (self._run, self._watch)
+        ]
+
+    def start(self) -> None:
+        """Begin to dial, in the background."""
+        for thread in self._threads:
+            thread.start()
+
+    def control(self, message: bytes) -> None:
+        """Send a control message to the host; it is kept until there is a stream.
+
+        Raises:
+            TransportError: If it is too long.
+        """
+        if len(message) > CONTROL_LIMIT:
+            raise TransportError(
+                "a control message is too long",
+                got=f"{len(message)} bytes",
+                expected=f"at most {CONTROL_LIMIT}",
+            )
+        self._link.post(Lane.CONTROL, self._place, self._host_place, 0, message)
+
+    def begin(self, generation: int) -> None:
+        """Go on with the frames of ``generation``; drop those of older ones."""
+        self._link.begin(generation)
+        self.transport.begin(generation)
+
+    def interrupt(self, error: CutlayerError) -> None:
+        """Raise ``error`` from whatever waits in the transport, until `begin`."""
+        self.transport.interrupt(error)
+
+    def close(self, grace_s: float = 2.0) -> None:
+        """Send what is left, for at most ``grace_s``, then hang up. Closing twice does nothing."""
+        self.transport.close()
+        until = time.monotonic() + grace_s
+        while self._link.stream is not None and not self._link.idle and time.monotonic() < until:
+            time.sleep(0.01)
+        self._stopped.set()
+        call = self._call
+        if call is not None:
+            call.cancel()
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join()
+
+    # --- within ----------------------------------------------------------------------------------
+
+    def _say_closed(self) -> None:
+        self._link.post(Lane.CLOSED, self._place, self._host_place, self.transport.generation)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._visit()
+                self._tell(False, f"the host {self._host!r} ended the stream")
+            except grpc.RpcError as error:
+                self._tell(False, explain(error, self._address, self._host))
+            except IdentityError as error:
+                self.transport.interrupt(error)
+                self._tell(False, str(error))
+                return
+            except CutlayerError as error:
+                self._tell(False, str(error))
+            self._stopped.wait(self._settings.pause_s)
+
+    def _visit(self) -> None:
+        """Open a stream and read from it until it ends."""
+        opened: SimpleQueue[Stream | None] = SimpleQueue()
+        hello = greeting(Lane.HELLO, self._link.received, self._incarnation + self._hub + self._hello())
+        stream: Stream | None = None
+        channel = client_channel(self._credentials, self._address, self._host, self._settings)
+        try:
+            call = channel.stream_stream(METHOD)(self._requests(hello, opened))
+            self._call, self._call_began = call, time.monotonic()
+            if self._stopped.is_set():
+                call.cancel()
+            stream = self._welcomed(Envelope.parse(next(call)))
+            opened.put(stream)
+            self._tell(True, "")
+            for message in call:
+                if not self._link.receive(stream, message, self._deliver):
+                    return
+        except StopIteration:
+            return
+        finally:
+            self._call = None
+            opened.put(None)
+            if stream is not None:
+                self._link.detach(stream)
+            channel.close()
+
+    def _requests(self, hello: bytes, opened: SimpleQueue[Stream | None]) -> Iterator[bytes]:
+        yield hello
+        stream = opened.get()
+        if stream is not None:
+            yield from self._link.outgoing(stream)
+
+    def _welcomed(self, envelope: Envelope) -> Stream:
+        self._check_refused(envelope)
+        if envelope.lane != Lane.WELCOME or len(envelope.payload) < 16:
+            raise Violation("the host did not answer the hello", party=self.transport.party)
+        hub, answer = bytes(envelope.payload[:16]), bytes(envelope.payload[16:])
+        new = hub != self._hub
+        if new and self._hub != _NO_HUB:
+            self._link.reset()
+            for name in self._names:
+                self.transport.forget(name)
+        self._hub = hub
+        self._on_welcome(answer, new)
+        return self._link.attach(envelope.ack)
+
+    def _check_refused(self, envelope: Envelope) -> None:
+        if envelope.lane == Lane.REFUSED:
+            raise IdentityError(
+                f"the host refuses this party: {bytes(envelope.payload).decode(errors='replace')}",
+                party=self.transport.party,
+            )
+
+    def _deliver(self, envelope: Envelope) -> None:
+        if envelope.source >= len(self._names):
+            raise Violation("an envelope of an unknown party came", got=f"place {envelope.source}")
+        source = self._names[envelope.source]
+        if envelope.lane == Lane.DATA:
+            self.transport.deliver(source, envelope)
+        elif envelope.lane == Lane.CONTROL:
+            self._on_control(bytes(envelope.payload))
+        elif envelope.lane == Lane.CLOSED:
+            self.transport.end_of(source, envelope.generation)
+        elif envelope.lane != Lane.VOID:
+            self._check_refused(envelope)
+            raise Violation("an envelope of an unknown lane came", got=str(envelope.lane))
+
+    def _watch(self) -> None:
+        """Give up streams on which nothing comes."""
+        silence_s = self._settings.silence_s
+        while not self._stopped.wait(min(0.25, silence_s / 4)):
+            call, stream = self._call, self._link.stream
+            if call is None:
+                continue
+            heard = max(self._call_began, stream.heard if stream is not None else 0.0)
+            if time.monotonic() - heard > silence_s:
+                with contextlib.suppress(Exception):
+                    call.cancel()
+
+    def _tell(self, connected: bool, why: str) -> None:
+        if self._told != (connected, why) and not (self._stopped.is_set() and not connected):
+            self._told = (connected, why)
+            self._on_state(connected, why)

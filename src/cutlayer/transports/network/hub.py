@@ -1,0 +1,393 @@
+"""The listening side: the host, through which all parties reach each other."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+
+from cutlayer.errors import CutlayerError, IdentityError, TransportError, nearest
+from cutlayer.keys.credentials import Credentials
+from cutlayer.transports.network.channel import METHOD, ThreadEach, server_options
+from cutlayer.transports.network.end import NetworkTransport
+from cutlayer.transports.network.envelopes import (
+    CONTROL_LIMIT,
+    FIRST,
+    Chunks,
+    Envelope,
+    Lane,
+    Violation,
+    greeting,
+)
+from cutlayer.transports.network.link import Link, Stream
+from cutlayer.transports.network.settings import NetworkSettings
+
+__all__ = ["Hub"]
+
+
+class _Guest:
+    """What the hub knows of one party."""
+
+    def __init__(self, name: str, place: int, settings: NetworkSettings) -> None:
+        self.name, self.place = name, place
+        self.link = Link(settings)
+        self.incarnation: bytes | None = None
+        self.refused = ""
+        self.chunks = Chunks(settings.max_frame_bytes)  # of what it sends to other parties
+        self.lock = threading.RLock()
+
+
+class _Visit:
+    """One stream that is open."""
+
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.began = self.checked = time.monotonic()
+        self.guest: _Guest | None = None
+        self.stream: Stream | None = None
+        self.over = 0.0
+
+    @property
+    def certificate(self) -> bytes:
+        """The certificate that the other side has shown, in PEM."""
+        shown = self.context.auth_context().get("x509_pem_cert")
+        if not shown:
+            raise IdentityError("no certificate was shown")
+        return bytes(shown[0])
+
+
+class Hub:
+    """Listens, knows the parties by their certificates, relays between them, and is the host's end.
+
+    The callbacks come from threads of the hub; they should only note what came, and not wait.
+
+    Args:
+        credentials: The host's.
+        address: Where to listen, ``name:port``; port 0 takes any that is free.
+        names: All parties of the study, in the order that all of them are given.
+        admit: Asked whether a party may come in, with the opaque words of its hello; returns an
+            opaque answer or raises a CutlayerError, whose message the party is told.
+        on_control: Told each party's control messages. A CutlayerError from it drops the party.
+        on_presence: Told a party, the incarnation of its process, and whether it is connected.
+        on_incident: Told who (a party or an address) did what it must not do.
+        allowed: Whether frames from one party to another are relayed; all are by default.
+        settings: Limits and times.
+
+    Raises:
+        TransportError: If the host is not among the names.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        address: str,
+        names: Sequence[str],
+        *,
+        admit: Callable[[str, bytes], bytes],
+        on_control: Callable[[str, bytes], None],
+        on_presence: Callable[[str, bytes, bool], None],
+        on_incident: Callable[[str, str], None],
+        allowed: Callable[[str, str], bool] | None = None,
+        settings: NetworkSettings | None = None,
+    ) -> None:
+        self._credentials, self._address, self._names = credentials, address, tuple(names)
+        self.party = credentials.party
+        if self.party not in self._names:
+            raise TransportError("no such party", got=repr(self.party), todo=nearest(self.party, self._names))
+        self._admit, self._on_control = admit, on_control
+        self._on_presence, self._on_incident = on_presence, on_incident
+        self._allowed = allowed or (lambda source, target: True)
+        self._settings = settings or NetworkSettings()
+        self._place = self._names.index(self.party)
+        self._guests = {
+            name: _Guest(name, place, self._settings)
+            for place, name in enumerate(self._names)
+            if name != self.party
+        }
+        self._incarnation = os.urandom(16)
+        self._generation = 0
+        self.transport = NetworkTransport(
+            self.party, self._names, lambda name: self._guests[name].link, self._say_closed, self._settings
+        )
+        self._visits: set[_Visit] = set()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="cutlayer-hub", daemon=True)
+        self._server: Any = None
+
+    # --- what the host calls ---------------------------------------------------------------------
+
+    def start(self) -> int:
+        """Begin to listen; return the port.
+
+        Raises:
+            TransportError: If the address cannot be listened at.
+        """
+        streams = 2 * len(self._names) + 16
+        self._server = grpc.server(
+            ThreadEach(1), options=server_options(self._settings), maximum_concurrent_rpcs=streams
+        )
+        self._server.add_generic_rpc_handlers((_Handler(self._serve),))
+        own = self._credentials
+        secure = grpc.ssl_server_credentials([(own.key, own.certificate)], own.authority, True)
+        try:
+            port = int(self._server.add_secure_port(self._address, secure))
+        except RuntimeError as error:
+            raise TransportError(
+                f"cannot listen at {self._address}",
+                party=self.party,
+                todo="choose a port that is free and an address of this machine",
+            ) from error
+        self._server.start()
+        self._watcher.start()
+        return port
+
+    @property
+    def present(self) -> frozenset[str]:
+        """The parties that are connected."""
+        return frozenset(name for name, guest in self._guests.items() if guest.link.stream is not None)
+
+    def control(self, party: str, message: bytes) -> None:
+        """Send a control message to ``party``; it is kept until there is a stream.
+
+        Raises:
+            TransportError: If there is no such party or the message is too long.
+        """
+        if len(message) > CONTROL_LIMIT:
+            raise TransportError(
+                "a control message is too long",
+                got=f"{len(message)} bytes",
+                expected=f"at most {CONTROL_LIMIT}",
+            )
+        guest = self._guest(party)
+        guest.link.post(Lane.CONTROL, self._place, guest.place, 0, message)
+
+    def begin(self, generation: int) -> None:
+        """Go on with the frames of ``generation``; drop those of older ones everywhere."""
+        self._generation = generation
+        for guest in self._guests.values():
+            guest.link.begin(generation)
+        self.transport.begin(generation)
+
+    def interrupt(self, error: CutlayerError) -> None:
+        """Raise ``error`` from whatever waits in the host's own transport, until `begin`."""
+        self.transport.interrupt(error)
+
+    def drop(self, party: str, reason: str) -> None:
+        """End the stream of ``party``, tell it why, and refuse it until `readmit`."""
+        guest = self._guest(party)
+        guest.refused = reason or "dropped by the host"
+        stream = guest.link.stream
+        if stream is not None:
+            stream.end(greeting(Lane.REFUSED, 0, guest.refused.encode()))
+
+    def readmit(self, party: str) -> None:
+        """Let ``party`` in again."""
+        self._guest(party).refused = ""
+
+    def close(self, grace_s: float = 2.0) -> None:
+        """Send what is left, for at most ``grace_s``, then end all streams. Closing twice does nothing."""
+        self.transport.close()
+        until = time.monotonic() + grace_s
+        links = [guest.link for guest in self._guests.values()]
+        while time.monotonic() < until and any(link.stream and not link.idle for link in links):
+            time.sleep(0.01)
+        if self._server is None or self._stopped.is_set():
+            return
+        self._stopped.set()
+        stopping = self._server.stop(1.0)
+        for link in links:
+            if link.stream is not None:
+                link.stream.end()
+        stopping.wait()
+        self._watcher.join()
+
+    # --- streams ---------------------------------------------------------------------------------
+
+    def _serve(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """Serve one stream: what is yielded goes to the party."""
+        visit = _Visit(context)
+        with self._lock:
+            self._visits.add(visit)
+        context.add_callback(lambda: self._left(visit))
+        try:
+            welcome = self._welcome(visit, requests)
+            yield welcome
+            if visit.guest is None or visit.stream is None:
+                return
+            threading.Thread(
+                target=self._read, args=(visit, requests), name="cutlayer-read", daemon=True
+            ).start()
+            yield from visit.guest.link.outgoing(visit.stream)
+            visit.over = time.monotonic()
+        except (grpc.RpcError, StopIteration):
+            return
+        finally:
+            self._left(visit)
+
+    def _welcome(self, visit: _Visit, requests: Iterator[bytes]) -> bytes:
+        """Return the answer to the hello; the visit has a stream if the party may come in."""
+        who = str(visit.context.peer())
+        try:
+            hello = Envelope.parse(next(requests, b""))
+            who = party = self._credentials.verify(visit.certificate)
+            if hello.lane != Lane.HELLO or len(hello.payload) < 32:
+                raise Violation("the stream did not begin with a hello")
+            if party not in self._guests:
+                raise IdentityError(
+                    f"{party!r} does not take part in this study as a party that joins",
+                    todo=nearest(party, tuple(self._guests)),
+                )
+            guest = self._guests[party]
+            if guest.refused:
+                return greeting(Lane.REFUSED, 0, guest.refused.encode())
+            return self._enter(visit, guest, hello)
+        except _Declined as declined:
+            return greeting(Lane.REFUSED, 0, str(declined).encode())
+        except CutlayerError as error:
+            self._on_incident(who, str(error))
+            return greeting(Lane.REFUSED, 0, str(error).encode())
+
+    def _enter(self, visit: _Visit, guest: _Guest, hello: Envelope) -> bytes:
+        incarnation, words = bytes(hello.payload[:16]), bytes(hello.payload[32:])
+        try:
+            answer = self._admit(guest.name, words)
+        except CutlayerError as error:
+            raise _Declined(str(error)) from error
+        with guest.lock:
+            if incarnation != guest.incarnation:
+                if guest.incarnation is not None:
+                    guest.link.reset()
+                    self.transport.forget(guest.name)
+                    guest.chunks = Chunks(self._settings.max_frame_bytes)
+                guest.incarnation = incarnation
+                peer_received = 0
+            else:
+                peer_received = hello.ack
+            visit.stream = guest.link.attach(peer_received)
+            visit.guest = guest
+            self._on_presence(guest.name, incarnation, True)
+        return greeting(Lane.WELCOME, guest.link.received, self._incarnation + answer)
+
+    def _read(self, visit: _Visit, requests: Iterator[bytes]) -> None:
+        guest, stream = visit.guest, visit.stream
+        if guest is None or stream is None:
+            return
+
+        def deliver(envelope: Envelope) -> None:
+            self._deliver(guest, envelope)
+
+        try:
+            for message in requests:
+                if not guest.link.receive(stream, message, deliver):
+                    break
+        except CutlayerError as error:
+            self._on_incident(guest.name, str(error))
+            self.drop(guest.name, str(error))
+        except Exception as error:
+            if not isinstance(error, grpc.RpcError) and visit.context.is_active():
+                self._on_incident(guest.name, f"its stream broke: {error!r}")
+        finally:
+            stream.end()
+
+    def _left(self, visit: _Visit) -> None:
+        with self._lock:
+            self._visits.discard(visit)
+        guest, stream = visit.guest, visit.stream
+        if guest is None or stream is None:
+            return
+        with guest.lock:
+            if guest.link.detach(stream) and guest.incarnation is not None:
+                self._on_presence(guest.name, guest.incarnation, False)
+
+    # --- envelopes -------------------------------------------------------------------------------
+
+    def _deliver(self, guest: _Guest, envelope: Envelope) -> None:
+        if envelope.source != guest.place:
+            raise Violation("it sent in another party's name", got=f"place {envelope.source}")
+        if envelope.lane == Lane.DATA:
+            self._pass_on(guest, envelope)
+        elif envelope.lane == Lane.CONTROL:
+            self._on_control(guest.name, bytes(envelope.payload))
+        elif envelope.lane == Lane.CLOSED:
+            self.transport.end_of(guest.name, envelope.generation)
+            for other in self._guests.values():
+                if other is not guest:
+                    other.link.post(Lane.CLOSED, guest.place, other.place, envelope.generation)
+        elif envelope.lane != Lane.VOID:
+            raise Violation("an envelope of an unknown lane came", got=str(envelope.lane))
+
+    def _pass_on(self, guest: _Guest, envelope: Envelope) -> None:
+        if envelope.target == self._place:
+            self.transport.deliver(guest.name, envelope)
+            return
+        if envelope.target >= len(self._names) or envelope.target == guest.place:
+            raise Violation("a frame for nobody came", got=f"place {envelope.target}")
+        target = self._guests[self._names[envelope.target]]
+        if not self._allowed(guest.name, target.name):
+            raise Violation(f"it may not send frames to {target.name!r} in this study")
+        size = len(envelope.payload)
+        if envelope.generation < self._generation:
+            guest.link.consume(size, envelope.flags & FIRST)
+            return
+        start = guest.chunks.place(envelope.target, envelope)
+        target.link.relay(envelope, start + size == envelope.total, guest.link)
+
+    def _say_closed(self) -> None:
+        for guest in self._guests.values():
+            guest.link.post(Lane.CLOSED, self._place, guest.place, self.transport.generation)
+
+    # --- watching --------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """End streams that say no hello, are silent, or whose certificate is no longer good."""
+        pause_s = min(0.5, self._settings.silence_s / 4)
+        while not self._stopped.wait(pause_s):
+            with self._lock:
+                visits = list(self._visits)
+            for visit in visits:
+                self._look_at(visit, time.monotonic())
+
+    def _look_at(self, visit: _Visit, now: float) -> None:
+        settings = self._settings
+        if visit.stream is None or visit.guest is None:
+            if now - visit.began > settings.hello_s:
+                self._on_incident(str(visit.context.peer()), f"said no hello within {settings.hello_s:g} s")
+                visit.context.cancel()
+            return
+        if now - visit.stream.heard > settings.silence_s:
+            visit.context.cancel()
+            self._left(visit)
+        elif now - visit.checked > settings.recheck_s:
+            visit.checked = now
+            try:
+                self._credentials.verify(visit.certificate)
+            except IdentityError as error:
+                self._on_incident(visit.guest.name, str(error))
+                visit.stream.end(greeting(Lane.REFUSED, 0, str(error).encode()))
+
+    def _guest(self, party: str) -> _Guest:
+        if party not in self._guests:
+            raise TransportError(
+                "no such party", party=self.party, got=repr(party), todo=nearest(party, tuple(self._guests))
+            )
+        return self._guests[party]
+
+
+class _Declined(Exception):
+    """A party may not come in, for a reason that is nobody's fault."""
+
+
+class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The hub's only method: bytes in, bytes out."""
+
+    def __init__(self, serve: Callable[[Iterator[bytes], Any], Iterator[bytes]]) -> None:
+        self._method = grpc.stream_stream_rpc_method_handler(serve)
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return the handler of the one method; nothing else is served."""
+        return self._method if handler_call_details.method == METHOD else None

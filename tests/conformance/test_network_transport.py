@@ -1,0 +1,72 @@
+"""The trial of every transport, passed by the one between machines, over real TLS on this one."""
+
+import threading
+
+import pytest
+
+from cutlayer.keys.authority import Authority
+from cutlayer.keys.credentials import Credentials
+from cutlayer.transports.conformance import CHECKS, COPYING_CHECKS
+from cutlayer.transports.network import Dial, Hub
+
+NAMES = ("hospital-a", "hospital-b", "server")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    authority = Authority.create(folder / "authority", "trial")
+    for name in NAMES:
+        authority.issue(name, folder / name)
+    return {name: Credentials.load(folder / name) for name in NAMES}
+
+
+@pytest.fixture
+def connect_through(keys):
+    """Makes a function that connects parties, with a host of one's choice; hangs up in the end."""
+    opened = []
+
+    def through(host):
+        def connect(parties):
+            arrived = threading.Semaphore(0)
+            hub = Hub(
+                keys[host],
+                "127.0.0.1:0",
+                NAMES,
+                admit=lambda party, hello: b"",
+                on_control=lambda party, message: None,
+                on_presence=lambda party, incarnation, connected: arrived.release(),
+                on_incident=lambda who, what: None,
+            )
+            address = f"127.0.0.1:{hub.start()}"
+            opened.append(hub)
+            ends = {host: hub.transport}
+            for party in parties:
+                if party != host:
+                    dial = Dial(
+                        keys[party],
+                        address,
+                        host,
+                        NAMES,
+                        hello=lambda: b"",
+                        on_control=lambda message: None,
+                        on_welcome=lambda answer, new: None,
+                        on_state=lambda connected, why: None,
+                    )
+                    dial.start()
+                    opened.append(dial)
+                    ends[party] = dial.transport
+                    assert arrived.acquire(timeout=10)
+            return ends
+
+        return connect
+
+    yield through
+    for one in reversed(opened):
+        one.close()
+
+
+@pytest.mark.parametrize("host", ["server", "hospital-b", "hospital-a"])
+@pytest.mark.parametrize("check", CHECKS + COPYING_CHECKS, ids=lambda check: check.__name__)
+def test_network_transport(check, host, connect_through):
+    check(connect_through(host))
