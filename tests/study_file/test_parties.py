@@ -37,6 +37,7 @@ def normed(input_shape):
 STUDIES: dict[str, tuple[str, list[Change]]] = {
     "vanilla": ("chain", []),
     "vanilla, own model": ("chain", OWN_MODEL),
+    "vanilla, own loss": ("chain", [('"activation1"', '"activation1"\nloss = "model.py:absolute"')]),
     "vanilla, share of FLOPs": ("chain", [('cut = "activation1"', "cut = 0.3")]),
     "vanilla, labels at the server": ("chain", [('"digits"', '"digits"\nlabels = "server"')]),
     "u_shaped": ("chain", U_SHAPED),
@@ -235,6 +236,33 @@ def test_parts_of_rows_are_held_out_alike(write: Write, patients: Path, tmp_path
     assert 0 < len(held[0]) < 30
     study = local["clinic"].study
     people = cl.data.Holdings(tuple(one.own for one in local.values() if one.own is not None))
+    assert study.simulate(people).equals(study.central(people))
+
+
+def test_labels_at_the_server_come_from_its_own_folder(write: Write, patients: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
+    table = pd.read_csv(patients)
+    for party, names in {"client": ["age", "bmi", "sick"], "server": ["sick"]}.items():
+        (tmp_path / party).mkdir()
+        table[["patient", *names]].to_csv(tmp_path / party / "own.csv", index=False)
+    more = """
+    [parties]
+    client = "client"
+    [fields.client]
+    x = "float32[2]"
+    [fields.server]
+    y = "int64[]"
+    """
+    labels = ('source = "csv"', 'source = "csv"\nlabels = "server"')
+    one_client = ('\n\n[data.rows]\nby = "site"', "")
+    path = write("chain", *OWN_CSV, labels, one_client, more=more)
+    local = {party: load_study(path).at(party, tmp_path / party) for party in ("client", "server")}
+    people = cl.data.Holdings(tuple(one.own for one in local.values() if one.own is not None))
+    assert set(people.fields("client")) == {"x"}  # its own copy of the labels is no input
+    study = local["client"].study
+    assert study.digest == local["server"].study.digest
+    assert not study.graph.shares
     assert study.simulate(people).equals(study.central(people))
 
 

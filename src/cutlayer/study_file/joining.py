@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ def at_party(file: StudyFile, party: str, data: Path | None) -> PartyStudy:
         )
     own = _own(file, party, role, data, dealt)
     if own is not None:
+        own = replace(own, group=graph.roles[role].parties.index(party))
         _check_own(graph, own)
     return PartyStudy(party, study, own, _network(file, graph))
 
