@@ -6,8 +6,8 @@ from torch import Tensor
 
 from ..errors import FrameError
 from ..schedules.actions import Action
-from .compute import finite
 from ..wire import Kind, Limits, Message, decode, disclose, enclose, encode
+from .compute import finite
 from .crossing import placed
 from .live import State
 from .party import LocalParty, Runner

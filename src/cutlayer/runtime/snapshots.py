@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,13 +73,21 @@ class Snapshots:
     Args:
         folder: The run's folder; None keeps nothing.
         background: Write in a thread, while training goes on.
+        on_disk: Called with the position of each snapshot once it is safe; in the background, in that thread.
     """
 
-    def __init__(self, folder: Path | None, *, background: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        background: bool = False,
+        on_disk: Callable[[Position], None] = lambda position: None,
+    ) -> None:
         self.folder = folder / "snapshot" if folder is not None else None
         self._whole: set[Position] = set()
         self._thread = ThreadPoolExecutor(1, "snapshots") if background else None
         self._pending: Future[None] | None = None
+        self._on_disk = on_disk
         if self.folder is not None:
             _clean(self.folder)
 
@@ -205,6 +213,7 @@ class Snapshots:
                 todo="make room on the disk or choose a folder you may write to, and resume; those before are whole",
             ) from error
         shutil.rmtree(old, ignore_errors=True)
+        self._on_disk(position)
 
     def _found(self) -> list[Position]:
         """Return the positions of all snapshots on the disk, whole or not, oldest first."""

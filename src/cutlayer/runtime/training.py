@@ -81,6 +81,7 @@ class Trainer:
         every: Training steps from one snapshot to the next within an epoch; None for one after each epoch only.
         timeout_s: How long to wait for a frame, in seconds.
         on_progress: Called every now and then (at most ten times a second) with the progress.
+        wary: Look at what other parties send for NaN and infinity.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Trainer:
         every: int | None = None,
         timeout_s: float = 0.0,
         on_progress: Callable[[Progress], None] | None = None,
+        wary: bool = False,
     ) -> None:
         self.course, self.settings, self.log, self.snapshots = course, settings, log, snapshots
         self.progress = Progress(epochs=settings.epochs, steps=course.calendar.first_step(settings.epochs))
@@ -118,6 +120,7 @@ class Trainer:
             note=log.write,
             on_loss=self._loss,
             judge=self._judge(settings.early_stopping),
+            wary=wary,
         )
 
     def place(self, parties: Mapping[str, LocalParty]) -> None:
@@ -189,6 +192,8 @@ class Trainer:
             if index < first:
                 continue
             yield item
+            self.progress.step = max(self.progress.step, item.step)
+            self._show()
             if due and self.performer.acted:
                 self._keep(Position(epoch, index + 1))
 
@@ -267,6 +272,9 @@ class Trainer:
 
     def _loss(self, step: int, name: str, value: float, rows: int) -> None:
         self.progress.add(step, name, value, rows)
+        self._show()
+
+    def _show(self) -> None:
         if self._on_progress is not None:
             now = time.monotonic()
             if now - self._shown > 0.1:

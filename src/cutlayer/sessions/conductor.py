@@ -84,8 +84,10 @@ class Roster:
         offers: What each party brought when it first came.
         absent: Parties that do not take part now.
         leaves: Turns that did not, or do not, take place.
+        generation: The last one in which all went on.
     """
 
+    generation: int = 0
     offers: dict[str, Offer] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
     leaves: list[Leave] = field(default_factory=list)
@@ -133,11 +135,11 @@ class Conductor:
         keep_roster: Callable[[Roster], None] = lambda roster: None,
     ) -> None:
         self.graph, self.host, self.parts, self.absence = graph, host, dict(parts), absence
-        self.generation = 0
         self.running = False
         self.over = threading.Event()
         self._course_of, self._note, self._keep_roster = course, note, keep_roster
         self._roster = roster or Roster(absent=sorted(absence.late))
+        self.generation = self._roster.generation + 1
         self._course: Course | None = None
         self._rows: list[dict[str, int]] = []
         self._seats = {party.name: _Seat(gone_at=time.monotonic()) for party in graph.parties}
@@ -323,6 +325,7 @@ class Conductor:
         except CutlayerError as error:
             self.stop(str(error))
             return
+        self._roster.generation = self.generation
         self._keep_roster(self._roster)
         self.running = True
         go = Go(

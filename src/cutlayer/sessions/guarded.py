@@ -1,4 +1,4 @@
-"""A party's end between the program and the network: every frame that leaves is noted, those for other clients sealed."""
+"""A party's end: every frame is noted before it leaves, and sealed if it goes by way of the host."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..metering.disclosure_log import DisclosureLog
 from ..transports import Transport
+from ..transports.base import DEFAULT_TIMEOUT_S
 from ..wire import Seal
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class GuardedTransport:
             self._log.note(frame, party, via=self._host, sealed=True)
             self._inner.send(party, self._seal.seal(frame, party))
 
-    def receive(self, party: str, timeout_s: float) -> memoryview:
+    def receive(self, party: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> memoryview:
         """Return the next frame from ``party``, opened if it was relayed."""
         frame = self._inner.receive(party, timeout_s)
         self.heard = party

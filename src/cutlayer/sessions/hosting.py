@@ -1,0 +1,180 @@
+"""A study at its host: the port that parties dial, the conductor, and the host's own part."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from ..errors import CutlayerError, LogError
+from ..graph.split_graph import SplitGraph
+from ..keys.credentials import Credentials
+from ..keys.sealing import Sealer
+from ..schedules.calendar import Leave
+from ..transports import Transport
+from ..transports.network import Hub, NetworkSettings
+from .conductor import Absence, Conductor, Roster
+from .messages import Offer
+from .participant import Part, Participant, Watcher
+
+__all__ = ["routes", "serve"]
+
+_ROSTER = "roster.json"
+_LINGER_S = 3.0
+
+
+def serve(
+    part: Part,
+    credentials: Credentials,
+    address: str,
+    watcher: Watcher,
+    *,
+    absence: Absence,
+    settings: NetworkSettings,
+) -> Path:
+    """Host a study and perform the host's own part; return its folder when all are done.
+
+    Args:
+        part: The host's part.
+        credentials: Its key and certificate.
+        address: Where to listen, ``host:port``; port 0 takes any that is free.
+        watcher: Who is shown what happens.
+        absence: What to do about parties that do not come back.
+        settings: Limits of the network.
+
+    Raises:
+        CutlayerError: Whatever ended it; started again in the same folder, it goes on.
+    """
+    conductor = Conductor(
+        part.study.graph,
+        part.party,
+        part.study.parts,
+        absence,
+        course=part.study.course,
+        note=lambda who, what: watcher.note(f"{who}: {what}"),
+        roster=_read_roster(part.folder),
+        keep_roster=lambda roster: _write_roster(part.folder, roster),
+    )
+    sealer = Sealer(credentials, part.study.digest)
+    participant = Participant(part, sealer, watcher, conductor.epoch_begins)
+    ways = routes(part.study.graph)
+    hub = Hub(
+        credentials,
+        address,
+        [party.name for party in part.study.graph.parties],
+        admit=conductor.admit,
+        on_control=conductor.on_control,
+        on_presence=conductor.on_presence,
+        on_incident=lambda who, what: watcher.note(f"!! {who}: {what}"),
+        allowed=lambda source, target: (source, target) in ways,
+        settings=settings,
+    )
+    conductor.connect(_Lines(hub, participant))
+    participant.connection = _Home(hub, conductor)
+    ended = threading.Event()
+    try:
+        port = hub.start()
+        watcher.note(f"{part.party} listens on {address.rpartition(':')[0]}:{port}")
+        conductor.admit(part.party, participant.hello)
+        conductor.on_presence(part.party, sealer.card.incarnation, True)
+        threading.Thread(target=_tick, args=(conductor, participant, ended), daemon=True).start()
+        return participant.run()
+    finally:
+        ended.set()
+        hub.close(_LINGER_S)
+
+
+class _Lines:
+    """How the conductor reaches everyone."""
+
+    def __init__(self, hub: Hub, participant: Participant) -> None:
+        self._hub, self._participant = hub, participant
+
+    def control(self, party: str, message: bytes) -> None:
+        if party == self._participant.part.party:
+            self._participant.on_control(message)
+        else:
+            self._hub.control(party, message)
+
+    def begin(self, generation: int) -> None:
+        self._hub.begin(generation)
+
+    def drop(self, party: str, reason: str) -> None:
+        self._hub.drop(party, reason)
+
+
+class _Home:
+    """How the host's own part reaches the conductor and the others."""
+
+    def __init__(self, hub: Hub, conductor: Conductor) -> None:
+        self._hub, self._conductor = hub, conductor
+
+    @property
+    def transport(self) -> Transport:
+        return self._hub.transport
+
+    def control(self, message: bytes) -> None:
+        self._conductor.on_control(self._hub.party, message)
+
+    def begin(self, generation: int) -> None:
+        self._hub.begin(generation)
+
+    def interrupt(self, error: CutlayerError) -> None:
+        self._hub.interrupt(error)
+
+
+def routes(graph: SplitGraph) -> frozenset[tuple[str, str]]:
+    """Return who may send frames to whom: over a cut of a turn in which both take part, or within a role."""
+    pairs: set[tuple[str, str]] = set()
+    for turn in graph.turns:
+        for cut in graph.cuts:
+            pairs |= {(turn[cut.source], turn[cut.target]), (turn[cut.target], turn[cut.source])}
+    for role in graph.roles.values():
+        if graph.segments_of(role.name):
+            pairs |= {(a, b) for a in role.parties for b in role.parties if a != b}
+    return frozenset(pairs)
+
+
+def _tick(conductor: Conductor, participant: Participant, ended: threading.Event) -> None:
+    while not ended.wait(1.0):
+        try:
+            conductor.tick()
+        except CutlayerError as error:
+            participant.fail(error)
+            return
+
+
+def _read_roster(folder: Path) -> Roster | None:
+    path = folder / _ROSTER
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Roster(
+            generation=int(kept["generation"]),
+            offers={name: Offer.model_validate(offer) for name, offer in kept["offers"].items()},
+            absent=[str(name) for name in kept["absent"]],
+            leaves=[Leave(*map(int, leave)) for leave in kept["leaves"]],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LogError(
+            f"{path} cannot be read: {error}", todo="restore it, or begin the study anew in new folders"
+        ) from error
+
+
+def _write_roster(folder: Path, roster: Roster) -> None:
+    path = folder / _ROSTER
+    kept = asdict(roster) | {"offers": {name: offer.model_dump() for name, offer in roster.offers.items()}}
+    new = path.with_suffix(".new")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(kept, indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError as error:
+        raise LogError(
+            f"cannot write {path}: {error.strerror}", todo="make room on the disk and start again"
+        ) from error

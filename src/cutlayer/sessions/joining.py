@@ -1,0 +1,59 @@
+"""A study at a party that joins: it dials out to the host and performs its own part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import CutlayerError, IdentityError
+from ..keys.credentials import Credentials
+from ..keys.sealing import Sealer
+from ..transports.network import Dial, NetworkSettings
+from .messages import Stop, written
+from .participant import Part, Participant, Watcher
+
+__all__ = ["join"]
+
+
+def join(
+    part: Part, credentials: Credentials, address: str, watcher: Watcher, *, settings: NetworkSettings
+) -> Path:
+    """Take part in a study that somebody hosts; return this party's folder when all are done.
+
+    Args:
+        part: Which part.
+        credentials: This party's key and certificate.
+        address: Where the host listens, ``host:port``.
+        watcher: Who is shown what happens.
+        settings: Limits of the network.
+
+    Raises:
+        IdentityError: The host refuses this party, or is not the study's host.
+        CutlayerError: Whatever else ended it; started again in the same folder, it goes on.
+    """
+    participant = Participant(part, Sealer(credentials, part.study.digest), watcher)
+
+    def on_state(connected: bool, why: str) -> None:
+        watcher.note("connected" if connected else f"not connected: {why}")
+        if why.startswith("the host refuses") or ": the host refuses" in why:
+            participant.fail(IdentityError(why))
+
+    dial = Dial(
+        credentials,
+        address,
+        part.host,
+        [party.name for party in part.study.graph.parties],
+        hello=lambda: participant.hello,
+        on_control=participant.on_control,
+        on_welcome=lambda answer, new: None,
+        on_state=on_state,
+        settings=settings,
+    )
+    participant.connection = dial
+    dial.start()
+    try:
+        return participant.run()
+    except CutlayerError as error:
+        dial.control(written(Stop(reason=str(error)[:2000])))
+        raise
+    finally:
+        dial.close()

@@ -1,0 +1,364 @@
+"""One party's part in a study: report, restore, perform, and once more whenever the roll is called."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol
+
+from ..data import PartyData
+from ..errors import CutlayerError, FrameError, LogError, NumericsError, RestartError, StudyError
+from ..keys.cards import KeyCard
+from ..keys.sealing import Sealer
+from ..metering.disclosure_log import DisclosureLog
+from ..metering.run_log import RunLog
+from ..runtime.course import Course
+from ..runtime.halves import save_half
+from ..runtime.party import LocalParty
+from ..runtime.positions import START, Position
+from ..runtime.snapshots import Snapshot, Snapshots
+from ..runtime.training import Progress, Settings, Trainer
+from ..schedules.calendar import Leave
+from ..study import Study
+from ..transports import Transport
+from ..wire import PlainSeal
+from .guarded import GuardedTransport
+from .messages import (
+    Accuse,
+    Bye,
+    Done,
+    Go,
+    Held,
+    Hello,
+    Keep,
+    Message,
+    Ready,
+    RollCall,
+    Status,
+    Stop,
+    place,
+    read_message,
+    written,
+)
+from .roster import offer_of, positions_of
+
+__all__ = ["Connection", "Part", "Participant", "Watcher"]
+
+
+class Connection(Protocol):
+    """A party's way to the host and to the others."""
+
+    @property
+    def transport(self) -> Transport:
+        """What carries frames."""
+        ...
+
+    def control(self, message: bytes) -> None:
+        """Send a control message to the host."""
+        ...
+
+    def begin(self, generation: int) -> None:
+        """Take frames of this generation only."""
+        ...
+
+    def interrupt(self, error: CutlayerError) -> None:
+        """Raise ``error`` out of whatever waits or will wait, until :meth:`begin`."""
+        ...
+
+
+class Watcher(Protocol):
+    """Is told what a person would like to see."""
+
+    def progress(self, now: Progress) -> None:
+        """Training moved on; at most ten times a second."""
+        ...
+
+    def status(self, now: Status) -> None:
+        """The host said who is there."""
+        ...
+
+    def note(self, what: str) -> None:
+        """Something happened that happens seldom."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which part in which study.
+
+    Attributes:
+        study: The study.
+        party: Who this is.
+        host: Who relays.
+        data: This party's records; None where it holds none.
+        folder: Where its log, disclosure log, snapshots and in the end its half of the network lie.
+        every: Training steps from one snapshot to the next.
+    """
+
+    study: Study
+    party: str
+    host: str
+    data: PartyData | None
+    folder: Path
+    every: int = 200
+
+
+class Participant:
+    """Performs one party's part.
+
+    Args:
+        part: Which.
+        sealer: Its seals.
+        watcher: Who is shown what happens.
+        on_epoch: Called before each epoch with its number.
+
+    Raises:
+        LogError: The folder cannot be used, or belongs to another party.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        sealer: Sealer,
+        watcher: Watcher,
+        on_epoch: Callable[[int], None] = lambda epoch: None,
+    ) -> None:
+        study = part.study
+        self.part, self.sealer, self.watcher = part, sealer, watcher
+        offer = offer_of(part.data, study.digest)
+        self.hello = written(Hello(parts=study.parts, offer=offer, card=sealer.card.to_json()))
+        """What the host wants to know first."""
+        self.connection: Connection | None = None
+        self._on_epoch = on_epoch
+        self._inbox: SimpleQueue[Message | CutlayerError] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._called = -1
+        self._held: list[Position] = []
+        self._keep_from = START
+        self._disclosed = DisclosureLog(part.folder, part.party, study=study.digest)
+        self._log = RunLog(part.folder, append=True)
+        study.begin(self._log, study.beginning([part.party], _holdings_text(part), ""))
+        self._snapshots = Snapshots(part.folder, background=True, on_disk=self._on_disk)
+        self._trainer: Trainer | None = None
+
+    def on_control(self, text: bytes) -> None:
+        """Take a message of the host; called by the connection, in a thread of its own."""
+        try:
+            message = read_message(text, self.part.host)
+        except FrameError as error:
+            self.fail(error)
+            return
+        match message:
+            case Status():
+                self.watcher.status(message)
+            case Keep():
+                self._keep_from = max(self._keep_from, Position(*message.position))
+            case RollCall():
+                with self._lock:
+                    self._called = max(self._called, message.generation)
+                    self._interrupt(
+                        RestartError("the roll is called", party=self.part.party, got=message.reason)
+                    )
+                self._inbox.put(message)
+            case Stop():
+                self.fail(
+                    StudyError(
+                        f"the study stops: {message.reason}",
+                        party=self.part.party,
+                        todo="everything up to the last snapshot is kept; start again to go on",
+                    )
+                )
+            case _:
+                self._inbox.put(message)
+
+    def fail(self, error: CutlayerError) -> None:
+        """End this party's part with ``error``; may be called by any thread."""
+        with self._lock:
+            self._called = 2**63
+            self._interrupt(error)
+        self._inbox.put(error)
+
+    def run(self) -> Path:
+        """Take part until all are done; return the folder with what came out.
+
+        Raises:
+            CutlayerError: Whatever ended it; it can be started again in the same folder.
+        """
+        try:
+            while True:
+                match self._inbox.get():
+                    case CutlayerError() as error:
+                        raise error
+                    case RollCall() as call:
+                        self._report(call)
+                    case Go() as go:
+                        self._perform(go)
+                    case Bye():
+                        return self._finish()
+        finally:
+            self._close()
+
+    # The parts of it
+
+    def _report(self, call: RollCall) -> None:
+        """Say which snapshots there are."""
+        if call.reason:
+            self.watcher.note(f"roll call: {call.reason}")
+        try:
+            self._snapshots.wait()
+        except LogError as error:
+            self.watcher.note(str(error))
+        with self._lock:
+            self._held = list(self._snapshots.held())
+        self._say(Ready(generation=call.generation, positions=[place(p) for p in self._held]))
+
+    def _perform(self, go: Go) -> None:
+        """Go on from where the host says, to the end or the next roll call."""
+        with self._lock:
+            if go.generation < self._called:
+                return
+            self._connected().begin(go.generation)
+        position = Position(*go.position)
+        try:
+            cards = {name: KeyCard.from_json(card) for name, card in go.cards.items()}
+            self.sealer.meet(cards, go.generation)
+            trainer, guarded = self._trainer_at(position, go)
+            trainer.train(position)
+            self._snapshots.wait()
+        except RestartError:
+            return
+        except (FrameError, NumericsError) as error:
+            sender = error.sender or (guarded.heard if isinstance(error, FrameError) else "")
+            if not sender:
+                raise
+            self.watcher.note(str(error))
+            self._say(Accuse(generation=go.generation, sender=sender, what=str(error)[:2000]))
+            return
+        self._trainer = trainer
+        self._say(Held(positions=[place(p) for p in self._held]))
+        self._say(Done(generation=go.generation))
+
+    def _trainer_at(self, position: Position, go: Go) -> tuple[Trainer, GuardedTransport]:
+        """Return a trainer with this party as it was at ``position``."""
+        part, study = self.part, self.part.study
+        study.prove(go.rows)
+        course = study.course(go.rows, [Leave(*leave) for leave in go.leaves])
+        snapshot = self._snapshot_at(position)
+        trainer = _PartTrainer(self, course, study.settings)
+        guarded = GuardedTransport(self._connected().transport, part.host, self.sealer, self._disclosed)
+        relayed = bool(getattr(study.schedule, "handover", "") == "server")
+        party = LocalParty(
+            part.party,
+            next(p.role for p in study.graph.parties if p.name == part.party),
+            trainer.shared,
+            guarded,
+            # Between clients the transport seals already; only what a relay of the program passes on needs more.
+            self.sealer if relayed else PlainSeal(party=part.party),
+            part.data.splits if part.data is not None else {},
+            positions_of(study.graph, part.party, part.data),
+        )
+        trainer.place({part.party: party})
+        trainer.restore(snapshot)
+        party.away = party.away or (not snapshot.memory and position > START)
+        self.watcher.note(f"begin at {position}" if position == START else f"go on from {position}")
+        return trainer, guarded
+
+    def _snapshot_at(self, position: Position) -> Snapshot:
+        """Return the newest snapshot at or before ``position``; what came after it will be done once more."""
+        self._snapshots.rewind(position)
+        with self._lock:
+            self._held = [held for held in self._held if held <= position]
+            last = self._held[-1] if self._held else None
+        return (
+            Snapshot(position=position)
+            if last is None
+            else replace(self._snapshots.load(last), position=position)
+        )
+
+    def _finish(self) -> Path:
+        """Write this party's half of the network."""
+        part = self.part
+        if self._trainer is not None:
+            party = self._trainer.parties[part.party]
+            segments = {name: live.weights() for name, live in party.live.items()}
+            save_half(part.folder / "model", part.study.graph, part.party, segments)
+        return part.folder
+
+    def _on_disk(self, position: Position) -> None:
+        """A snapshot is safe: the host may count on it."""
+        with self._lock:
+            self._held = sorted({*self._held, position})
+            held = Held(positions=[place(p) for p in self._held])
+        if self.connection is not None:
+            self.connection.control(written(held))
+
+    def let_old_ones_go(self) -> None:
+        """Delete the snapshots that nobody will go back to."""
+        with self._lock:
+            keep = max((held for held in self._held if held <= self._keep_from), default=START)
+            old = any(held < keep for held in self._held)
+            self._held = [held for held in self._held if held >= keep]
+        if old:
+            self._snapshots.forget(self._keep_from)
+
+    def _say(self, message: Message) -> None:
+        self._connected().control(written(message))
+
+    def _connected(self) -> Connection:
+        if self.connection is None:
+            raise StudyError("this party has no connection yet", party=self.part.party)
+        return self.connection
+
+    def _interrupt(self, error: CutlayerError) -> None:
+        if self.connection is not None:
+            self.connection.interrupt(error)
+
+    def _close(self) -> None:
+        try:
+            self._snapshots.wait()
+        except LogError as error:
+            self.watcher.note(str(error))
+        self._log.close()
+        self.watcher.note(f"disclosure log closed; its head is {self._disclosed.close()}")
+
+
+class _PartTrainer(Trainer):
+    """A trainer of one party, whose snapshots the host is told of."""
+
+    def __init__(self, participant: Participant, course: Course, settings: Settings) -> None:
+        super().__init__(
+            course,
+            settings,
+            participant._log,
+            participant._snapshots,
+            every=participant.part.every,
+            timeout_s=math.inf,
+            on_progress=participant.watcher.progress,
+            wary=True,
+        )
+        self._participant = participant
+
+    def _epoch(self, epoch: int, first: int) -> None:
+        if not first:
+            self._participant._on_epoch(epoch)
+        super()._epoch(epoch, first)
+
+    def _keep(self, position: Position) -> None:
+        self._participant.let_old_ones_go()
+        try:
+            super()._keep(position)
+        except LogError as error:
+            self._participant.watcher.note(
+                f"{error}. Training goes on, and would go back further after a crash"
+            )
+
+
+def _holdings_text(part: Part) -> str:
+    if part.data is None:
+        return f"{part.party} holds no records"
+    rows = ", ".join(f"{split} {len(records)}" for split, records in part.data.splits.items())
+    return f"{part.party} holds {rows} rows"
