@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from cutlayer.errors import IdentityError
-from cutlayer.keys import Authority, Credentials
+from cutlayer.keys import Authority, Credentials, make_request
 from cutlayer.keys.certificates import (
     authority_certificate,
     key_pem,
@@ -22,6 +24,8 @@ from cutlayer.keys.certificates import (
     new_key,
     party_certificate,
 )
+from cutlayer.keys.requests import requested_key
+from cutlayer.keys.revocations import Revocations
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -29,6 +33,11 @@ DAY = datetime.timedelta(days=1)
 
 def pem(folder: Path) -> bytes:
     return (folder / "certificate.pem").read_bytes()
+
+
+def armoured(der: bytes, what: str) -> bytes:
+    """Return DER as PEM."""
+    return f"-----BEGIN {what}-----\n{base64.encodebytes(der).decode()}-----END {what}-----\n".encode()
 
 
 def self_made(name: str) -> bytes:
@@ -301,3 +310,39 @@ def test_a_folder_is_read_as_its_owner_left_it(own: Authority, tmp_path: Path) -
     before = sorted(os.listdir(tmp_path / "ann"))
     Credentials.load(tmp_path / "ann")
     assert sorted(os.listdir(tmp_path / "ann")) == before
+
+
+def changed(der: bytes, signed: bytes) -> Iterator[bytes]:
+    """Give ``der`` with one byte changed, each in turn.
+
+    The byte before a signature says how many bits of it are unused; it is in no signature and says nothing.
+    """
+    unsigned = der.index(signed) + len(signed) + 12 + 2
+    assert der[unsigned] == 0
+    for place in range(len(der)):
+        if place != unsigned:
+            yield der[:place] + bytes([der[place] ^ (0x01 if place % 2 else 0xFF)]) + der[place + 1 :]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_change_of_a_certificate_is_believed_or_crashes(ann: Credentials, ben: Credentials) -> None:
+    good = load_certificate(ben.certificate)
+    for der in changed(good.public_bytes(Encoding.DER), good.tbs_certificate_bytes):
+        with pytest.raises(IdentityError):
+            ann.verify(armoured(der, "CERTIFICATE"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_change_of_a_list_is_believed_or_crashes(own: Authority) -> None:
+    good = x509.load_pem_x509_crl(own.revoked)
+    for der in changed(good.public_bytes(Encoding.DER), good.tbs_certlist_bytes):
+        with pytest.raises(IdentityError):
+            Revocations.read(armoured(der, "X509 CRL"), load_certificate(own.certificate), "here")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_change_of_a_request_is_signed_or_crashes(own: Authority, tmp_path: Path) -> None:
+    good = x509.load_pem_x509_csr(make_request("ann", tmp_path / "ann").read_bytes())
+    for der in changed(good.public_bytes(Encoding.DER), good.tbs_certrequest_bytes):
+        with pytest.raises(IdentityError):
+            requested_key(armoured(der, "CERTIFICATE REQUEST"), "ann")

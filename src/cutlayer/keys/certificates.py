@@ -20,6 +20,7 @@ from .names import host_name
 
 __all__ = [
     "CLOCK_SKEW",
+    "DAMAGED",
     "authority_certificate",
     "fingerprint",
     "key_fingerprint",
@@ -37,6 +38,8 @@ __all__ = [
 
 CLOCK_SKEW = datetime.timedelta(minutes=5)
 """How far a party's clock may be behind the authority's when it gets a new certificate."""
+DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library raises when it is given bytes that are not what they should be."""
 _AUTHORITY_NAME = "study authority"
 
 
@@ -70,7 +73,7 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
             "the private key is encrypted with a password",
             todo="decrypt it: openssl pkey -in old -out key.pem",
         ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except DAMAGED as error:
         raise IdentityError("this is no private key in PEM, or it is damaged") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise IdentityError(
@@ -87,7 +90,7 @@ def load_certificate(pem: bytes, what: str = "the certificate") -> x509.Certific
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except DAMAGED as error:
         raise IdentityError(f"{what} is no certificate in PEM, or is damaged") from error
     if len(certificates) != 1:
         raise IdentityError(f"{what} should be one certificate", got=f"{len(certificates)} in one file")

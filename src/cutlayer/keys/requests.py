@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ..errors import IdentityError
 from .certificates import (
+    DAMAGED,
     fingerprint,
     key_pem,
     load_certificate,
@@ -148,10 +148,7 @@ def requested_party(pem: bytes) -> str:
     Raises:
         IdentityError: If the request is damaged or does not ask for one name.
     """
-    names = _names(_request_in(pem))
-    if len(names) != 1:
-        raise IdentityError("the request should ask for one name", got=f"{len(names)} names")
-    return names[0]
+    return _request_in(pem)[0]
 
 
 def requested_key(pem: bytes, party: str) -> ec.EllipticCurvePublicKey:
@@ -160,37 +157,33 @@ def requested_key(pem: bytes, party: str) -> ec.EllipticCurvePublicKey:
     Raises:
         IdentityError: If the request is damaged, asks for another name or was not made with the key in it.
     """
-    request = _request_in(pem)
-    names = _names(request)
-    if names != [party]:
+    name, key = _request_in(pem)
+    if name != party:
         raise IdentityError(
             "the request asks for another name",
-            got=", ".join(map(repr, names)) or "no name",
+            got=repr(name),
             expected=repr(party),
             todo="ask the party whether it made this request, and for which name",
         )
-    key = request.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise IdentityError(
-            "the request's key is of a kind that is not used here", expected="one on the curve P-256"
-        )
-    public_bytes(key)
     return key
 
 
-def _request_in(pem: bytes) -> x509.CertificateSigningRequest:
+def _request_in(pem: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
+    """Return name and public key of a request that was made with the key in it."""
     try:
         request = x509.load_pem_x509_csr(pem)
-        signed = request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm) as error:
+        signed, key = request.is_signature_valid, request.public_key()
+        names = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except DAMAGED as error:
         raise IdentityError("this is no request for a certificate in PEM, or it is damaged") from error
     if not signed:
         raise IdentityError("the request is not signed with the key in it: it was changed on its way")
-    return request
-
-
-def _names(request: x509.CertificateSigningRequest) -> list[str]:
-    return [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if len(names) != 1:
+        raise IdentityError("the request should ask for one name", got=f"{len(names)} names")
+    public_bytes(key)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise IdentityError("the request's key is not on the curve P-256")
+    return names[0], key
 
 
 def _check_list(folder: Path, authority: x509.Certificate, pem: bytes) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..errors import IdentityError
+from .certificates import DAMAGED
 
 __all__ = ["Revocations", "revocation_list"]
 
@@ -46,17 +46,19 @@ class Revocations:
             found = x509.load_pem_x509_crl(pem)
             public = authority.public_key()
             signed = isinstance(public, ec.EllipticCurvePublicKey) and found.is_signature_valid(public)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            signed = signed and found.issuer == authority.subject
+            number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+            since = {one.serial_number: one.revocation_date_utc for one in found}
+        except (*DAMAGED, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
             raise IdentityError(
                 f"the list of revoked certificates, {where}, is damaged", todo=todo
             ) from error
-        if found.issuer != authority.subject or not signed:
+        if not signed:
             raise IdentityError(
                 f"the list of revoked certificates, {where}, is not signed by this study's authority",
                 todo=todo,
             )
-        number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        return Revocations(number=number, since={one.serial_number: one.revocation_date_utc for one in found})
+        return Revocations(number=number, since=since)
 
 
 def revocation_list(

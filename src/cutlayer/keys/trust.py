@@ -1,4 +1,4 @@
-"""Is this certificate one of this study's, of the right name, and does it hold today?"""
+"""Whether a certificate is one of this study's, of the right name, and holds today."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from ..errors import IdentityError
-from .certificates import fingerprint, load_certificate, party_of, public_bytes, right_now
+from .certificates import DAMAGED, fingerprint, load_certificate, party_of, public_bytes, right_now
 from .files import read_file
 from .names import party_name
 from .revocations import Revocations
@@ -126,13 +126,13 @@ def issued_by(authority: x509.Certificate, certificate: x509.Certificate) -> Non
     """
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        made_itself = certificate.issuer == certificate.subject
+    except (*DAMAGED, InvalidSignature) as error:
+        subject, made_itself = _subject(certificate)
         raise IdentityError(
             "the certificate was made by its owner alone, not by this study's authority"
             if made_itself
             else "the certificate is not signed by this study's authority",
-            got=f"subject {certificate.subject.rfc4514_string()!r}",
+            got=f"subject {subject!r}",
             todo="use the folder that belongs to this study, or ask the study lead for a certificate",
         ) from error
     try:
@@ -161,6 +161,14 @@ def check_dates(certificate: x509.Certificate, now: datetime.datetime, what: str
             f"{what} does not hold before {begin:%Y-%m-%d %H:%M} UTC, in {_span(begin - now)}",
             todo=f"look at this machine's clock: it says {now:%Y-%m-%d %H:%M} UTC",
         )
+
+
+def _subject(certificate: x509.Certificate) -> tuple[str, bool]:
+    """Return what a stranger's certificate calls its owner, and whether it calls its issuer the same."""
+    try:
+        return certificate.subject.rfc4514_string()[:200], certificate.issuer == certificate.subject
+    except DAMAGED:
+        return "that cannot be read", False
 
 
 def _span(time: datetime.timedelta) -> str:
