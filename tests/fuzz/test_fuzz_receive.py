@@ -1,5 +1,7 @@
 """Frames that are not what the program expects: refused where they arrive, nothing is trained on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,7 @@ def first_step(make, cut, change=lambda message: message):
     before = simulation.weights()
     for party in simulation.parties.values():
         party.transport = Changing(party.transport, cut, change)
+        party.shared = replace(party.shared, wary=True)
     error = None
     try:
         simulation.performer.perform([next(iter(schedule.epoch(graph, calendar, 0)))])
@@ -131,8 +134,6 @@ NO_LIE = {("nothing there", cut) for cut in CUTS if cut.startswith("gradients")}
     ("of an evaluation", "activations with labels")
 }
 NOT_COMPARED = {"nothing there", "no rows", "one row", "a row more", "a thousand rows", "of an evaluation"}
-UNSEEN = {"gradients to a client", "gradients to a server", "gradients to several"}
-HIDDEN = {(cut, -float("inf")) for cut in ("activations with labels", "activations to a client")}  # by a ReLU
 OPEN = pytest.mark.xfail(strict=True, reason="receive does not compare this yet")
 
 
@@ -160,14 +161,8 @@ def test_a_lie_is_refused_by_whom_it_reaches(cut, lie):
     assert len(str(error)) < 1000
 
 
-@pytest.mark.parametrize(
-    ("cut", "value"),
-    [
-        pytest.param(cut, value, marks=[OPEN] if cut in UNSEEN or (cut, value) in HIDDEN else [])
-        for cut in CUTS
-        for value in (float("nan"), float("inf"), -float("inf"))
-    ],
-)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("cut", CUTS)
 def test_numbers_that_are_none_are_never_trained_on(cut, value):
     make, name, receiver = CUTS[cut]
 
@@ -178,7 +173,7 @@ def test_numbers_that_are_none_are_never_trained_on(cut, value):
 
     error, _ = first_step(make, name, first(bomb))
     assert isinstance(error, NumericsError), repr(error)
-    assert error.party == receiver and error.cut == name.partition("+")[0] and error.step == 0
+    assert error.party == receiver and error.cut == name and error.step == 0
 
 
 @OPEN
