@@ -94,6 +94,11 @@ class DisclosureLog:
         """The hash of the last line: whoever notes it elsewhere can tell whether lines were cut off since."""
         return self._state.head
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the frames noted since this log was opened."""
+        return self._state.frame_bytes
+
     def note(self, frame: Buffer, to: str, *, via: str = "", sealed: bool = False) -> None:
         """Note that ``frame`` is about to leave; send it only once this has returned.
 

@@ -51,7 +51,17 @@ class Settings:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands; one object that changes while it goes on."""
+    """Where a run stands; one object that changes while it goes on.
+
+    Attributes:
+        epoch: The epoch, counted from 0.
+        epochs: How many there are.
+        step: The step, counted over the whole training.
+        steps: How many there are.
+        loss: The last batch's; NaN where no loss is computed here.
+        totals: By loss, its sum over the epoch's rows so far and their number.
+        batch: The batch that is trained on; its turn says whose turn it is.
+    """
 
     epoch: int = 0
     epochs: int = 0
@@ -59,6 +69,7 @@ class Progress:
     steps: int = 0
     loss: float = math.nan
     totals: dict[str, list[float]] = field(default_factory=dict)
+    batch: str = ""
 
     def add(self, step: int, name: str, value: float, rows: int) -> None:
         """Note a loss of one batch."""
@@ -191,9 +202,10 @@ class Trainer:
         for index, (item, due) in enumerate(points(items, self._every)):
             if index < first:
                 continue
+            if isinstance(item, Step):
+                self.progress.step, self.progress.batch = item.step, item.batch
+                self._show()
             yield item
-            self.progress.step = max(self.progress.step, item.step)
-            self._show()
             if due and self.performer.acted:
                 self._keep(Position(epoch, index + 1))
 

@@ -120,6 +120,7 @@ class Conductor:
         note: Called with who and what, for whatever a person at the host should know.
         roster: What is remembered of the study if it was begun earlier.
         keep_roster: Called with what is to be remembered, when that changes.
+        where: Adds to a status where the study stands.
     """
 
     def __init__(
@@ -133,11 +134,12 @@ class Conductor:
         note: Callable[[str, str], None],
         roster: Roster | None = None,
         keep_roster: Callable[[Roster], None] = lambda roster: None,
+        where: Callable[[Status], Status] = lambda status: status,
     ) -> None:
         self.graph, self.host, self.parts, self.absence = graph, host, dict(parts), absence
         self.running = False
         self.over = threading.Event()
-        self._course_of, self._note, self._keep_roster = course, note, keep_roster
+        self._course_of, self._note, self._keep_roster, self._where = course, note, keep_roster, where
         self._roster = roster or Roster(absent=sorted(absence.late))
         self.generation = self._roster.generation + 1
         self._course: Course | None = None
@@ -425,8 +427,9 @@ class Conductor:
         connected = [name for name, seat in self._seats.items() if seat.connected]
         waited = max((time.monotonic() - self._seats[m].gone_at for m in missing), default=0.0)
         text = f"waiting for {', '.join(missing)} ({waited:.0f} s)" if missing else ""
+        status = self._where(Status(connected=connected, missing=missing, text=text))
         for name in connected:
-            self._send(name, Status(connected=connected, missing=missing, text=text))
+            self._send(name, status)
 
     def _broadcast(self, message: Message) -> None:
         for name, seat in self._seats.items():

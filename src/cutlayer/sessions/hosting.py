@@ -47,6 +47,8 @@ def serve(
     Raises:
         CutlayerError: Whatever ended it; started again in the same folder, it goes on.
     """
+    sealer = Sealer(credentials, part.study.digest)
+    participant = Participant(part, sealer, watcher, lambda epoch: conductor.epoch_begins(epoch))
     conductor = Conductor(
         part.study.graph,
         part.party,
@@ -56,9 +58,8 @@ def serve(
         note=lambda who, what: watcher.note(f"{who}: {what}"),
         roster=_read_roster(part.folder),
         keep_roster=lambda roster: _write_roster(part.folder, roster),
+        where=participant.where,
     )
-    sealer = Sealer(credentials, part.study.digest)
-    participant = Participant(part, sealer, watcher, conductor.epoch_begins)
     ways = routes(part.study.graph)
     hub = Hub(
         credentials,

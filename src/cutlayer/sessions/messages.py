@@ -106,12 +106,26 @@ class Keep(_Said):
 
 
 class Status(_Said):
-    """Host to party: who is connected and where the study stands."""
+    """Host to party: who is connected, and where the study stands at the host.
+
+    Attributes:
+        connected: The parties that are there.
+        missing: Those that the study waits for.
+        text: That, in words.
+        turn: The parties whose turn it is.
+        epoch: The epoch, counted from 0.
+        step: The step, counted over the whole training.
+        steps: Steps of the whole training.
+    """
 
     kind: Literal["status"] = "status"
     connected: list[Name]
     missing: list[Name]
     text: Text = ""
+    turn: list[Name] = Field(default_factory=list)
+    epoch: Rows = 0
+    step: Rows = 0
+    steps: Rows = 0
 
 
 class Accuse(_Said):

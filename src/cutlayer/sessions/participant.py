@@ -15,6 +15,7 @@ from ..errors import CutlayerError, FrameError, LogError, NumericsError, Restart
 from ..keys.cards import KeyCard
 from ..keys.sealing import Sealer
 from ..metering.disclosure_log import DisclosureLog
+from ..metering.events import Event
 from ..metering.run_log import RunLog
 from ..runtime.course import Course
 from ..runtime.halves import save_half
@@ -22,7 +23,7 @@ from ..runtime.party import LocalParty
 from ..runtime.positions import START, Position
 from ..runtime.snapshots import Snapshot, Snapshots
 from ..runtime.training import Progress, Settings, Trainer
-from ..schedules.calendar import Leave
+from ..schedules.calendar import Batch, Leave
 from ..study import Study
 from ..transports import Transport
 from ..wire import PlainSeal
@@ -73,12 +74,16 @@ class Connection(Protocol):
 class Watcher(Protocol):
     """Is told what a person would like to see."""
 
-    def progress(self, now: Progress) -> None:
-        """Training moved on; at most ten times a second."""
+    def progress(self, now: Progress, sent_bytes: int) -> None:
+        """Training moved on, and so many bytes left this process so far; at most ten times a second."""
         ...
 
     def status(self, now: Status) -> None:
         """The host said who is there."""
+        ...
+
+    def event(self, event: Event) -> None:
+        """An event was written to this party's log: an epoch ended, metrics were measured."""
         ...
 
     def note(self, what: str) -> None:
@@ -140,7 +145,7 @@ class Participant:
         self._held: list[Position] = []
         self._keep_from = START
         self._disclosed = DisclosureLog(part.folder, part.party, study=study.digest)
-        self._log = RunLog(part.folder, append=True)
+        self._log = _ShownLog(part.folder, watcher)
         study.begin(self._log, study.beginning([part.party], _holdings_text(part), ""))
         self._snapshots = Snapshots(part.folder, background=True, on_disk=self._on_disk)
         self._trainer: Trainer | None = None
@@ -238,7 +243,6 @@ class Participant:
             self.watcher.note(str(error))
             self._say(Accuse(generation=go.generation, sender=sender, what=str(error)[:2000]))
             return
-        self._trainer = trainer
         self._say(Held(positions=[place(p) for p in self._held]))
         self._say(Done(generation=go.generation))
 
@@ -248,7 +252,7 @@ class Participant:
         study.prove(go.rows)
         course = study.course(go.rows, [Leave(*leave) for leave in go.leaves])
         snapshot = self._snapshot_at(position)
-        trainer = _PartTrainer(self, course, study.settings)
+        trainer = self._trainer = _PartTrainer(self, course, study.settings)
         guarded = GuardedTransport(self._connected().transport, part.host, self.sealer, self._disclosed)
         relayed = bool(getattr(study.schedule, "handover", "") == "server")
         party = LocalParty(
@@ -305,6 +309,26 @@ class Participant:
         if old:
             self._snapshots.forget(self._keep_from)
 
+    def where(self, status: Status) -> Status:
+        """Return ``status`` with where this party stands."""
+        trainer = self._trainer
+        if trainer is None:
+            return status
+        now, turns = trainer.progress, self.part.study.graph.turns
+        turn = turns[Batch.parse(now.batch).turn] if now.batch else {}
+        crowded = {r.name for r in self.part.study.graph.roles.values() if len(r.parties) > 1}
+        names = [party for role, party in turn.items() if role in crowded] or list(
+            dict.fromkeys(turn.values())
+        )
+        return status.model_copy(
+            update={"turn": names, "epoch": now.epoch, "step": now.step, "steps": now.steps}
+        )
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the frames that left this process."""
+        return self._disclosed.sent_bytes
+
     def _say(self, message: Message) -> None:
         self._connected().control(written(message))
 
@@ -337,7 +361,7 @@ class _PartTrainer(Trainer):
             participant._snapshots,
             every=participant.part.every,
             timeout_s=math.inf,
-            on_progress=participant.watcher.progress,
+            on_progress=lambda now: participant.watcher.progress(now, participant.sent_bytes),
             wary=True,
         )
         self._participant = participant
@@ -355,6 +379,18 @@ class _PartTrainer(Trainer):
             self._participant.watcher.note(
                 f"{error}. Training goes on, and would go back further after a crash"
             )
+
+
+class _ShownLog(RunLog):
+    """A run's log whose events are shown, too."""
+
+    def __init__(self, folder: Path, watcher: Watcher) -> None:
+        super().__init__(folder, append=True)
+        self._watcher = watcher
+
+    def write(self, event: Event) -> None:
+        super().write(event)
+        self._watcher.event(event)
 
 
 def _holdings_text(part: Part) -> str:
