@@ -17,7 +17,7 @@ from cutlayer.keys.credentials import Credentials
 from cutlayer.transports.network.channel import METHOD, client_channel, explain
 from cutlayer.transports.network.end import NetworkTransport
 from cutlayer.transports.network.envelopes import CONTROL_LIMIT, Envelope, Lane, Violation, greeting
-from cutlayer.transports.network.link import Link, Stream
+from cutlayer.transports.network.link import Link, Ready, Stream
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Dial"]
@@ -157,9 +157,7 @@ class Dial:
             stream = self._welcomed(Envelope.parse(next(call)))
             opened.put(stream)
             self._tell(True, "")
-            for message in call:
-                if not self._link.receive(stream, message, self._deliver):
-                    return
+            self._link.read(stream, call, self._deliver)
         except StopIteration:
             return
         finally:
@@ -196,19 +194,20 @@ class Dial:
                 party=self.transport.party,
             )
 
-    def _deliver(self, envelope: Envelope) -> None:
+    def _deliver(self, envelope: Envelope) -> Ready | None:
         if envelope.source >= len(self._names):
             raise Violation("an envelope of an unknown party came", got=f"place {envelope.source}")
         source = self._names[envelope.source]
         if envelope.lane == Lane.DATA:
-            self.transport.deliver(source, envelope)
-        elif envelope.lane == Lane.CONTROL:
+            return self.transport.deliver(source, envelope)
+        if envelope.lane == Lane.CONTROL:
             self._on_control(bytes(envelope.payload))
         elif envelope.lane == Lane.CLOSED:
             self.transport.end_of(source, envelope.generation)
         elif envelope.lane != Lane.VOID:
             self._check_refused(envelope)
             raise Violation("an envelope of an unknown lane came", got=str(envelope.lane))
+        return None
 
     def _watch(self) -> None:
         """Give up streams on which nothing comes."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cutlayer.errors import CutlayerError, PeerTimeout, TransportError, nearest
 from cutlayer.transports.base import DEFAULT_TIMEOUT_S, aligned_buffer
 from cutlayer.transports.network.envelopes import Chunks, Envelope
-from cutlayer.transports.network.link import Link
+from cutlayer.transports.network.link import Link, Ready
 from cutlayer.transports.network.settings import NetworkSettings
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class NetworkTransport:
         self._settings = settings
         self._lock = threading.Lock()
         self._inboxes: dict[str, _Inbox] = {name: SimpleQueue() for name in self._others}
+        self._retired: dict[str, _Inbox] = {}
         self._chunks = Chunks(settings.max_frame_bytes)
         self._partial: dict[str, tuple[int, memoryview, int]] = {}  # generation, memory, bytes placed
         self._later: list[tuple[str, int, memoryview | None]] = []
@@ -124,8 +125,11 @@ class NetworkTransport:
 
     # --- what the network calls ------------------------------------------------------------------
 
-    def deliver(self, source: str, envelope: Envelope) -> None:
+    def deliver(self, source: str, envelope: Envelope) -> Ready | None:
         """Take a chunk of a frame from ``source``.
+
+        Returns:
+            The inbox and the frame to be put there, if it is complete.
 
         Raises:
             Violation: If it does not fit to the chunks before.
@@ -134,19 +138,24 @@ class NetworkTransport:
         with self._lock:
             if envelope.generation < self._generation or self._closed:
                 self._link_to(source).consume(size, int(envelope.flags))
-                return
+                return None
             start = self._chunks.place(source, envelope)
             if start == 0:
-                self._drop_partial(source)
+                if source in self._partial:
+                    self._drop_partial(source)
                 memory = aligned_buffer(envelope.total)
             else:
                 memory = self._partial[source][1]
             memory[start : start + size] = envelope.payload
             if start + size < envelope.total:
                 self._partial[source] = (envelope.generation, memory, start + size)
-                return
-            self._partial.pop(source, None)
-            self._arrived(source, envelope.generation, memory)
+                return None
+            if start:
+                del self._partial[source]
+            if envelope.generation > self._generation:
+                self._later.append((source, envelope.generation, memory))
+                return None
+            return self._inboxes[source], memory
 
     def end_of(self, source: str, generation: int) -> None:
         """Note that ``source`` has closed its end."""
@@ -175,8 +184,10 @@ class NetworkTransport:
                     self._arrived(source, one, frame)
                 elif frame is not None:
                     self._link_to(source).consume(len(frame), 1)
-        for source, inbox in old.items():
-            self._drain(source, inbox)
+        for inboxes in (self._retired, old):  # a frame may have come late to the one before
+            for source, inbox in inboxes.items():
+                self._drain(source, inbox)
+        self._retired = old
 
     def interrupt(self, error: CutlayerError) -> None:
         """Raise ``error`` from whatever waits or is called here, until `begin`."""

@@ -86,7 +86,7 @@ class Envelope(NamedTuple):
                 "an envelope is too short", got=f"{len(message)} bytes", expected=f"at least {HEADER.size}"
             )
         version, *rest = HEADER.unpack_from(message)
-        envelope = cls(*rest, memoryview(message)[HEADER.size :])
+        envelope = cls._make((*rest, memoryview(message)[HEADER.size :]))
         if version != VERSION:
             raise Violation(
                 "another version of the transport is spoken",

@@ -23,7 +23,7 @@ from cutlayer.transports.network.envelopes import (
     Violation,
     greeting,
 )
-from cutlayer.transports.network.link import Link, Stream
+from cutlayer.transports.network.link import Link, Ready, Stream
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Hub"]
@@ -278,13 +278,8 @@ class Hub:
         if guest is None or stream is None:
             return
 
-        def deliver(envelope: Envelope) -> None:
-            self._deliver(guest, envelope)
-
         try:
-            for message in requests:
-                if not guest.link.receive(stream, message, deliver):
-                    break
+            guest.link.read(stream, requests, lambda envelope: self._deliver(guest, envelope))
         except CutlayerError as error:
             self._on_incident(guest.name, str(error))
             self.drop(guest.name, str(error))
@@ -306,12 +301,12 @@ class Hub:
 
     # --- envelopes -------------------------------------------------------------------------------
 
-    def _deliver(self, guest: _Guest, envelope: Envelope) -> None:
+    def _deliver(self, guest: _Guest, envelope: Envelope) -> Ready | None:
         if envelope.source != guest.place:
             raise Violation("it sent in another party's name", got=f"place {envelope.source}")
         if envelope.lane == Lane.DATA:
-            self._pass_on(guest, envelope)
-        elif envelope.lane == Lane.CONTROL:
+            return self._pass_on(guest, envelope)
+        if envelope.lane == Lane.CONTROL:
             self._on_control(guest.name, bytes(envelope.payload))
         elif envelope.lane == Lane.CLOSED:
             self.transport.end_of(guest.name, envelope.generation)
@@ -320,11 +315,11 @@ class Hub:
                     other.link.post(Lane.CLOSED, guest.place, other.place, envelope.generation)
         elif envelope.lane != Lane.VOID:
             raise Violation("an envelope of an unknown lane came", got=str(envelope.lane))
+        return None
 
-    def _pass_on(self, guest: _Guest, envelope: Envelope) -> None:
+    def _pass_on(self, guest: _Guest, envelope: Envelope) -> Ready | None:
         if envelope.target == self._place:
-            self.transport.deliver(guest.name, envelope)
-            return
+            return self.transport.deliver(guest.name, envelope)
         if envelope.target >= len(self._names) or envelope.target == guest.place:
             raise Violation("a frame for nobody came", got=f"place {envelope.target}")
         target = self._guests[self._names[envelope.target]]
@@ -333,9 +328,10 @@ class Hub:
         size = len(envelope.payload)
         if envelope.generation < self._generation:
             guest.link.consume(size, envelope.flags & FIRST)
-            return
+            return None
         start = guest.chunks.place(envelope.target, envelope)
         target.link.relay(envelope, start + size == envelope.total, guest.link)
+        return None
 
     def _say_closed(self) -> None:
         for guest in self._guests.values():

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from cutlayer.transports.network.envelopes import CHUNK, FIRST, HEADER, VERSION, Envelope, Lane, Violation
 from cutlayer.transports.network.settings import NetworkSettings
 
-__all__ = ["Link", "Stream"]
+__all__ = ["Link", "Ready", "Stream"]
 
 _ACK_ENVELOPES = 64
 _ACK_BYTES = 8 << 20
+_ACK_S = 0.05  # how long receipts may wait for something that they can travel with
 
 
 class _Item:
@@ -38,6 +39,8 @@ class _Unread(NamedTuple):
     size: int
 
 
+Ready = tuple["SimpleQueue[memoryview | None]", "memoryview | None"]
+"""An inbox and what shall be put into it."""
 _ACK = _Item(Lane.ACK, 0, 0, 0, 0, 0)
 
 
@@ -232,8 +235,9 @@ class Link:
         """Yield what is to leave through ``stream``, and a sign of life when there is nothing else."""
         get, beat_s = stream.queue.get, self._settings.beat_s
         while True:
+            told = self._told == self._received and self._told_consumed == self._consumed
             try:
-                item = get(timeout=beat_s)
+                item = get(timeout=beat_s if told else _ACK_S)
             except Empty:
                 item = _ACK
             if item is None:
@@ -264,28 +268,42 @@ class Link:
 
     # --- receiving -------------------------------------------------------------------------------
 
-    def receive(self, stream: Stream, message: bytes, deliver: Callable[[Envelope], None]) -> bool:
-        """Take one envelope; give it to ``deliver`` if it is new and of a lane that is numbered.
+    def read(
+        self, stream: Stream, messages: Iterable[bytes], deliver: Callable[[Envelope], Ready | None]
+    ) -> None:
+        """Take envelopes until ``messages`` end or ``stream`` is replaced by a newer one.
 
-        Returns:
-            Whether the stream is still in use.
+        Args:
+            stream: The stream that they come through.
+            messages: The envelopes, as they come.
+            deliver: Told each envelope that is new, in order. It may return what shall be put where:
+                that is done last, since whoever it wakes cannot go on before this thread waits again.
 
         Raises:
-            Violation: If it does not follow the one before, or breaks a limit.
+            Violation: If an envelope does not follow the one before, or breaks a limit.
         """
-        with self._delivery:
+        for message in messages:
             envelope = Envelope.parse(message)
-            with self._lock:
+            with self._delivery:
                 if stream is not self._stream:
-                    return False
+                    return
                 stream.heard = time.monotonic()
-                self._acknowledge(envelope.ack)
+                if self._accept(envelope):
+                    ready = deliver(envelope)
+                    if ready is not None:
+                        ready[0].put(ready[1])
+
+    def _accept(self, envelope: Envelope) -> bool:
+        """Note what ``envelope`` says about the link; return whether it is to be delivered."""
+        released = None
+        with self._lock:
+            self._acknowledge(envelope.ack)
+            if envelope.consumed > self._peer_consumed:
                 released = self._consumed_by_peer(envelope.consumed)
-                new = envelope.lane != Lane.ACK and self._is_new(envelope)
+            new = envelope.lane != Lane.ACK and self._is_new(envelope)
+        if released:
             _release(released)
-            if new:
-                deliver(envelope)
-            return True
+        return new
 
     def _is_new(self, envelope: Envelope) -> bool:
         if envelope.sequence <= self._received:
@@ -347,8 +365,6 @@ class Link:
 
     def _consumed_by_peer(self, consumed: int) -> list[_Unread]:
         released: list[_Unread] = []
-        if consumed <= self._peer_consumed:
-            return released
         if consumed > self._sent_bytes:
             raise Violation("bytes were confirmed that were never sent")
         self._peer_consumed = consumed
