@@ -52,8 +52,8 @@ class Line(Protocol):
         """Send a control message."""
         ...
 
-    def begin(self, generation: int) -> None:
-        """Drop the frames of earlier generations."""
+    def call_off(self, generation: int) -> None:
+        """Drop the frames of earlier generations that are under way."""
         ...
 
     def drop(self, party: str, reason: str) -> None:
@@ -85,9 +85,13 @@ class Roster:
         absent: Parties that do not take part now.
         leaves: Turns that did not, or do not, take place.
         generation: The last one in which all went on.
+        kept: Whether parties were told to delete early snapshots, so that nobody can begin again from nothing.
+        finished: Whether all was done.
     """
 
     generation: int = 0
+    kept: bool = False
+    finished: bool = False
     offers: dict[str, Offer] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
     leaves: list[Leave] = field(default_factory=list)
@@ -146,6 +150,7 @@ class Conductor:
         self._rows: list[dict[str, int]] = []
         self._seats = {party.name: _Seat(gone_at=time.monotonic()) for party in graph.parties}
         self._commons = [START]
+        self._until: dict[tuple[str, Position], tuple[Course, Position]] = {}
         self._line: Line | None = None
         self._lock = threading.RLock()
 
@@ -253,6 +258,8 @@ class Conductor:
     def _take(self, party: str, message: Message) -> None:
         seat = self._seats[party]
         match message:
+            case Ready() if self._roster.finished:
+                self._send(party, Bye())  # it missed the end, or the host was started once more
             case Ready() if message.generation == self.generation:
                 seat.positions, seat.ready, seat.done = _positions(message.positions), True, False
                 self._go_if_all_are_ready()
@@ -262,6 +269,8 @@ class Conductor:
             case Done() if message.generation == self.generation and self.running:
                 seat.done = True
                 if all(self._seats[name].done for name in self._required()):
+                    self._roster.finished = True
+                    self._keep_roster(self._roster)
                     self._broadcast(Bye())
                     self.over.set()
             case Accuse() if message.generation == self.generation and self.running:
@@ -315,7 +324,8 @@ class Conductor:
         self.running = False
         for seat in self._seats.values():
             seat.ready = seat.done = False
-        self._begin()
+        if self._line is not None:
+            self._line.call_off(self.generation)
         self._broadcast(RollCall(generation=self.generation, reason=reason))
 
     def _go_if_all_are_ready(self) -> None:
@@ -363,47 +373,65 @@ class Conductor:
 
     def _common(self, rows: list[dict[str, int]]) -> tuple[Position, list[Leave]]:
         """Return the last position that everybody has, and who is on leave from there on."""
-        before = self._course_of(rows, self._roster.leaves)
+        before = self._course if self.running and self._course else self._course_of(rows, self._roster.leaves)
         gone = [i for i, turn in enumerate(self.graph.turns) if self._away(turn)]
         gone = [
             i
             for i in gone
             if not any(le.turn == i and le.until == Leave(0, 0, 0).until for le in self._roster.leaves)
         ]
-        spans = {name: self._spans(name, before) for name in self._required()}
-        starts = {start for own in spans.values() for start, _ in own} | {START}
-        for position in sorted(starts, reverse=True):
-            if not all(any(start <= position <= until for start, until in own) for own in spans.values()):
+        required = self._required()
+        found = {START, *(p for name in required for p in self._starts(name))}
+        for position in sorted(found, reverse=True):
+            if position == START and self._roster.kept:
+                break
+            if not all(self._has(name, position, before) for name in required):
                 continue
             new = [Leave(turn, position.epoch, before.done(position, turn)) for turn in gone]
             leaves = [*self._roster.leaves, *new]
             if not new or before.without(leaves).holder(position) not in self._roster.absent:
                 return position, leaves
+        lacking = [name for name in required if not self._seats[name].positions]
         raise StudyError(
             "the parties have no snapshot in common any more",
-            got=f"the last common one was {self._commons[-1]}",
-            todo="look for a party whose snapshots were deleted or damaged; to begin anew, give new folders",
+            got=f"none at all at {', '.join(lacking)}"
+            if lacking
+            else "some at each, but none of the same place",
+            todo="look for a party whose folder was deleted or damaged, and give it back; "
+            "to begin the study anew, give all parties new folders",
         )
 
-    def _spans(self, party: str, course: Course) -> list[tuple[Position, Position]]:
-        """Return the stretches in which the state that ``party`` can go back to is the right one."""
-        seat = self._seats[party]
-        return [(start, course.until(party, start)) for start in {START, seat.joined, *seat.positions}]
+    def _starts(self, party: str) -> set[Position]:
+        """Return the positions from which the state of ``party`` can be had."""
+        return {self._seats[party].joined, *self._seats[party].positions}
+
+    def _has(self, party: str, position: Position, course: Course) -> bool:
+        """Return whether what ``party`` can go back to is what it had at ``position``."""
+        start = max(start for start in {START, *self._starts(party)} if start <= position)
+        if start == position:
+            return True
+        known = self._until.get((party, start))
+        if known is None or known[0] is not course:
+            known = self._until[party, start] = course, course.until(party, start)
+        return position <= known[1]
 
     def _let_old_ones_go(self) -> None:
-        """Once all hold a later common snapshot, the older ones are needed no more."""
+        """Once all hold later common snapshots, the older ones are needed no more; two are kept."""
         if not self.running or self._course is None:
             return
         position, _ = self._common(self._rows)
         if position <= self._commons[-1]:
             return
         self._commons.append(position)
-        keep = position
+        keep = self._commons[-2]
         if self.absence.then == "skip":  # whoever has the state now may not come back
-            holder = self._course.holder(position)
-            keep = next((p for p in reversed(self._commons) if self._course.holder(p) != holder), START)
+            holders = {p: self._course.holder(p) for p in self._commons}
+            keep = next((p for p in reversed(self._commons) if holders[p] != holders[position]), START)
         self._commons = [p for p in self._commons if p >= keep]
         if keep > START:
+            if not self._roster.kept:
+                self._roster.kept = True
+                self._keep_roster(self._roster)
             for name in self._required():
                 self._send(name, Keep(position=place(keep)))
 
@@ -439,10 +467,6 @@ class Conductor:
     def _send(self, party: str, message: Message) -> None:
         if self._line is not None:
             self._line.control(party, written(message))
-
-    def _begin(self) -> None:
-        if self._line is not None:
-            self._line.begin(self.generation)
 
     def _drop(self, party: str, reason: str) -> None:
         if self._line is not None and party != self.host:

@@ -99,8 +99,8 @@ class _Lines:
         else:
             self._hub.control(party, message)
 
-    def begin(self, generation: int) -> None:
-        self._hub.begin(generation)
+    def call_off(self, generation: int) -> None:
+        self._hub.call_off(generation)
 
     def drop(self, party: str, reason: str) -> None:
         self._hub.drop(party, reason)
@@ -155,6 +155,8 @@ def _read_roster(folder: Path) -> Roster | None:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return Roster(
             generation=int(kept["generation"]),
+            kept=bool(kept["kept"]),
+            finished=bool(kept["finished"]),
             offers={name: Offer.model_validate(offer) for name, offer in kept["offers"].items()},
             absent=[str(name) for name in kept["absent"]],
             leaves=[Leave(*map(int, leave)) for leave in kept["leaves"]],

@@ -144,6 +144,7 @@ class Participant:
         self._called = -1
         self._held: list[Position] = []
         self._keep_from = START
+        self._proved: list[dict[str, int]] = []
         self._disclosed = DisclosureLog(part.folder, part.party, study=study.digest)
         self._log = _ShownLog(part.folder, watcher)
         study.begin(self._log, study.beginning([part.party], _holdings_text(part), ""))
@@ -203,7 +204,7 @@ class Participant:
                     case Go() as go:
                         self._perform(go)
                     case Bye():
-                        return self._finish()
+                        return self.part.folder
         finally:
             self._close()
 
@@ -234,6 +235,7 @@ class Participant:
             trainer, guarded = self._trainer_at(position, go)
             trainer.train(position)
             self._snapshots.wait()
+            self._write_half(trainer)
         except RestartError:
             return
         except (FrameError, NumericsError) as error:
@@ -249,7 +251,9 @@ class Participant:
     def _trainer_at(self, position: Position, go: Go) -> tuple[Trainer, GuardedTransport]:
         """Return a trainer with this party as it was at ``position``."""
         part, study = self.part, self.part.study
-        study.prove(go.rows)
+        if go.rows != self._proved:
+            study.prove(go.rows)
+            self._proved = go.rows
         course = study.course(go.rows, [Leave(*leave) for leave in go.leaves])
         snapshot = self._snapshot_at(position)
         trainer = self._trainer = _PartTrainer(self, course, study.settings)
@@ -283,14 +287,12 @@ class Participant:
             else replace(self._snapshots.load(last), position=position)
         )
 
-    def _finish(self) -> Path:
-        """Write this party's half of the network."""
+    def _write_half(self, trainer: Trainer) -> None:
+        """Write this party's part of the network."""
         part = self.part
-        if self._trainer is not None:
-            party = self._trainer.parties[part.party]
-            segments = {name: live.weights() for name, live in party.live.items()}
-            save_half(part.folder / "model", part.study.graph, part.party, segments)
-        return part.folder
+        live = trainer.parties[part.party].live
+        segments = {name: segment.weights() for name, segment in live.items()}
+        save_half(part.folder / "model", part.study.graph, part.party, segments)
 
     def _on_disk(self, position: Position) -> None:
         """A snapshot is safe: the host may count on it."""

@@ -166,11 +166,15 @@ class Hub:
         guest = self._guest(party)
         guest.link.post(Lane.CONTROL, self._place, guest.place, 0, message)
 
+    def call_off(self, generation: int) -> None:
+        """Drop what is under way of generations before ``generation``; the host's own end goes on as it is."""
+        for guest in self._guests.values():
+            guest.link.begin(generation)
+
     def begin(self, generation: int) -> None:
         """Go on with the frames of ``generation``; drop those of older ones everywhere."""
         self._generation = generation
-        for guest in self._guests.values():
-            guest.link.begin(generation)
+        self.call_off(generation)
         self.transport.begin(generation)
 
     def interrupt(self, error: CutlayerError) -> None:
