@@ -16,7 +16,6 @@ __all__ = ["Link", "Ready", "Stream"]
 
 _ACK_ENVELOPES = 64
 _ACK_BYTES = 8 << 20
-_ACK_S = 0.05  # how long receipts may wait for something that they can travel with
 
 
 class _Item:
@@ -235,9 +234,8 @@ class Link:
         """Yield what is to leave through ``stream``, and a sign of life when there is nothing else."""
         get, beat_s = stream.queue.get, self._settings.beat_s
         while True:
-            told = self._told == self._received and self._told_consumed == self._consumed
             try:
-                item = get(timeout=beat_s if told else _ACK_S)
+                item = get(timeout=beat_s)
             except Empty:
                 item = _ACK
             if item is None:
@@ -322,7 +320,8 @@ class Link:
         elif envelope.lane == Lane.VOID:
             self._received_bytes += envelope.total
             self._consumed += envelope.total
-        if self._received - self._told >= _ACK_ENVELOPES or self._since_told >= self._ack_bytes:
+        many = self._received - self._told >= _ACK_ENVELOPES or self._since_told >= self._ack_bytes
+        if many or envelope.lane == Lane.CLOSED:  # who closes waits for that
             self._tell()
         return True
 
