@@ -194,10 +194,16 @@ class Study:
         ]
         return "\n".join(lines)
 
-    def disclosure(self, party: str) -> str:
-        """Return the disclosure statement of ``party``, with who passes hand-overs on where the schedule says it."""
+    def disclosure(self, party: str, host: str | None = None) -> str:
+        """Return the disclosure statement of ``party``, with who passes hand-overs on where the schedule says it.
+
+        Args:
+            party: Whose.
+            host: The party that hosts the study between organisations; None for a simulation.
+        """
         relay = getattr(self.schedule, "relay", None)
-        return self.graph.disclosure(party, self.batch_size, relay(self.graph) if callable(relay) else None)
+        passes_on = relay(self.graph) if callable(relay) else None
+        return self.graph.disclosure(party, self.batch_size, passes_on, host)
 
     def simulate(
         self,
@@ -401,13 +407,14 @@ class Study:
                 todo="resume with the same rows, ids and splits, or start anew in another folder",
             )
 
-    def beginning(self, parties: Sequence[str], holdings: str, data: str) -> Began:
+    def beginning(self, parties: Sequence[str], holdings: str, data: str, host: str | None = None) -> Began:
         """Return the first event of a run.
 
         Args:
             parties: Whose disclosure statements are part of it.
             holdings: Who holds what, as text.
             data: Hash of the rows.
+            host: The party that hosts the study, where there is one.
         """
         graph = self.graph
         return Began(
@@ -423,7 +430,7 @@ class Study:
             graph=graph.describe(),
             mermaid=graph.mermaid(),
             svg=graph.svg(),
-            disclosures={party: self.disclosure(party) for party in parties},
+            disclosures={party: self.disclosure(party, host) for party in parties},
             holdings=holdings,
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),

@@ -164,3 +164,19 @@ def test_a_study_knows_the_way_of_its_hand_overs(handover, told):
     study = Study(graph=u_shaped(), optimizer=optim.SGD(lr=0.1), schedule=schedule, batch_size=4)
     assert told in section(study.disclosure("client-0"), "WHAT LEAVES")
     assert ("hand-over" in study.disclosure("server")) == (handover == "server")
+
+
+def test_between_organisations_it_says_how_frames_travel():
+    graph = u_shaped()
+    page = graph.disclosure("client-0", 32, "", "server")
+    travels = section(page, "HOW IT TRAVELS")
+    assert "Every connection goes to server, which client-0 dials, over TLS" in travels
+    assert "sealed from end to end" in travels and "one hash of all their ids" in travels
+    assert "sealed so that only the next one can open it" in section(page, "WHAT LEAVES client-0")
+    assert "simulation" not in page
+    at_host = graph.disclosure("server", 32, "", "server")
+    assert "their contents are not" in section(at_host, "HOW IT TRAVELS")
+    assert "HOW IT TRAVELS" not in graph.disclosure("client-0", 32, "")
+    assert len(page.splitlines()) <= 70
+    with pytest.raises(GraphError, match="nobody"):
+        graph.disclosure("client-0", 32, "", "nobody")

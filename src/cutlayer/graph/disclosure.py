@@ -48,7 +48,9 @@ _SEAL = (
 )
 
 
-def statement(graph: SplitGraph, party: str, batch_size: int, relay: str | None = None) -> str:
+def statement(
+    graph: SplitGraph, party: str, batch_size: int, relay: str | None = None, host: str | None = None
+) -> str:
     """Return the disclosure statement of ``party``: about one page of plain text.
 
     Args:
@@ -56,20 +58,23 @@ def statement(graph: SplitGraph, party: str, batch_size: int, relay: str | None 
         party: Whose statement it is.
         batch_size: Rows in a training batch, for the sizes.
         relay: The party that passes hand-overs on; empty: they go straight to the next; None: not known.
+        host: The party through which all frames go, over TLS and sealed for whom they are; None in a simulation.
 
     Raises:
-        GraphError: No party has that name (or that of the relay), or the batch size is not positive.
+        GraphError: No party has that name (or that of relay or host), or the batch size is not positive.
     """
     if batch_size < 1:
         raise GraphError("a batch has at least one row", party=party, got=f"batch_size={batch_size}")
     role = graph.role_of(party)
-    if relay:
-        graph.role_of(relay)
-    page = _Page(graph, role, party, batch_size, relay)
+    for other in (relay, host):
+        if other:
+            graph.role_of(other)
+    page = _Page(graph, role, party, batch_size, relay, host)
     sections = [
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
         (f"WHAT NEVER LEAVES {party}", page.stays()),
+        *([("HOW IT TRAVELS", page.travels())] if host else []),
         ("WHAT THIS STATEMENT CANNOT SAY", [_LIMITS]),
     ]
     lines = [f"DISCLOSURE STATEMENT OF {party}", "", *page.who()]
@@ -91,9 +96,16 @@ class _Page:
     """The answers of a graph for one party."""
 
     def __init__(
-        self, graph: SplitGraph, role: Role, party: str, batch_size: int, relay: str | None = None
+        self,
+        graph: SplitGraph,
+        role: Role,
+        party: str,
+        batch_size: int,
+        relay: str | None = None,
+        host: str | None = None,
     ) -> None:
-        self.graph, self.role, self.party, self.batch_size, self.relay = graph, role, party, batch_size, relay
+        self.graph, self.role, self.party, self.batch_size = graph, role, party, batch_size
+        self.relay, self.host = relay, host
         self.segments = graph.segments_of(role.name)
         self.size = sum((size_of(s.module) for s in self.segments), Size())
         self.shared = {share.field for share in graph.shares if share.source == role.name}
@@ -179,6 +191,31 @@ class _Page:
             entries.append(self._weights())
         return entries or ["It holds nothing of its own that could leave."]
 
+    def travels(self) -> list[str]:
+        """Say what the way over the network shows, and to whom."""
+        if self.party == self.host:
+            return [
+                f"{self.party} hosts the study: it listens, and every other party dials to it, over TLS in which "
+                "both sides show a certificate of the study's own authority.",
+                "Frames between two other parties pass through here sealed from end to end: their sizes, times and "
+                "addresses are seen, their contents are not.",
+            ]
+        entries = [
+            f"Every connection goes to {self.host}, which {self.party} dials, over TLS in which both sides show a "
+            f"certificate of the study's own authority. {self.host} reads what is for {self.host}.",
+            f"To {self.host} besides: the study's digest by parts, how many rows there are in each split and one "
+            "hash of all their ids together, its certificate, up to which step it has snapshots, and errors in words.",
+        ]
+        others = [party.name for party in self.graph.parties if party.name not in (self.party, self.host)]
+        if others:
+            entries.insert(
+                1,
+                f"Frames for other parties pass through {self.host} sealed from end to end, with keys that the "
+                f"two processes forget when they end: {self.host} sees their sizes, times and addresses, not "
+                "their contents.",
+            )
+        return entries
+
     # Entries
 
     def _label(self, cut: Cut, way: str) -> str:
@@ -207,6 +244,9 @@ class _Page:
     def _state(self, way: str) -> list[str]:
         if len(self.role.parties) == 1 or not self.segments:
             return []
+        if self.host:
+            way_there = f"It goes through {self.host}, sealed so that only the next one can open it."
+            return [f"{_state_text(self.segments, f'{way} {self.role.name}')} {way_there}"]
         way_there = {
             None: "Whoever passes it on does so unopened; how well it is sealed depends on the parties' keys, "
             "which a simulation has not.",
@@ -221,7 +261,8 @@ class _Page:
         handed = [role for role in self.graph.roles.values() if len(role.parties) > 1 and role != self.role]
         return [
             f"Sealed, only to pass it on unopened, with every hand-over: "
-            f"{_state_text(segments, f'{way} {role.name}', capital=False)} It is not opened here; {_SEAL}"
+            f"{_state_text(segments, f'{way} {role.name}', capital=False)} "
+            f"{'It cannot be opened here.' if self.host else f'It is not opened here; {_SEAL}'}"
             for role in handed
             if (segments := self.graph.segments_of(role.name))
         ]
@@ -233,7 +274,8 @@ class _Page:
         if len(self.role.parties) == 1:
             return f"{what[0].upper()}{what[1:]}: no other party ever has them."
         if self.relay:
-            what += f", other than sealed, through {self.relay} (the seal of a simulation hides nothing)"
+            hides = "" if self.host else " (the seal of a simulation hides nothing)"
+            what += f", other than sealed, through {self.relay}{hides}"
         return f"To any party outside the role {self.role.name}: {what}."
 
     def _private_outputs(self) -> list[str]:

@@ -207,15 +207,18 @@ class SplitGraph:
 
         return svg(self)
 
-    def disclosure(self, party: str, batch_size: int = 1, relay: str | None = None) -> str:
+    def disclosure(
+        self, party: str, batch_size: int = 1, relay: str | None = None, host: str | None = None
+    ) -> str:
         """Return the one-page disclosure statement of ``party``: what leaves it, to whom, and what never does.
 
         ``relay`` is the party that passes hand-overs on, empty where they go straight to the next, None where
-        that is not known (``Study.disclosure`` knows).
+        that is not known (``Study.disclosure`` knows). ``host`` is the party through which all frames go, where
+        parties are on different machines.
         """
         from .disclosure import statement
 
-        return statement(self, party, batch_size, relay)
+        return statement(self, party, batch_size, relay, host)
 
     def __repr__(self) -> str:
         return f"<SplitGraph {self.name}: {', '.join(self.order)}; {len(self.parties)} parties>"

@@ -147,7 +147,7 @@ class Participant:
         self._proved: list[dict[str, int]] = []
         self._disclosed = DisclosureLog(part.folder, part.party, study=study.digest)
         self._log = _ShownLog(part.folder, watcher)
-        study.begin(self._log, study.beginning([part.party], _holdings_text(part), ""))
+        study.begin(self._log, study.beginning([part.party], _holdings_text(part), "", part.host))
         self._snapshots = Snapshots(part.folder, background=True, on_disk=self._on_disk)
         self._trainer: Trainer | None = None
 
