@@ -13,7 +13,13 @@ import atheris
 import torch
 
 torch.set_num_threads(1)
-INSTRUMENTED = ["cutlayer.wire", "cutlayer.runtime.live", "cutlayer.runtime.restoring"]
+INSTRUMENTED = [
+    "cutlayer.wire",
+    "cutlayer.runtime.live",
+    "cutlayer.runtime.restoring",
+    "cutlayer.sessions.messages",
+    "cutlayer.transports.network.envelopes",
+]
 
 with atheris.instrument_imports(include=INSTRUMENTED):
     from targets import TARGETS, mend, mend_scalars
@@ -33,7 +39,11 @@ def mutate_state(data: bytes, most: int, seed: int) -> bytes:
     return changed if len(changed) <= most else data
 
 
-MUTATORS: dict[str, Callable[[bytes, int, int], bytes]] = {"frames": mutate_frame, "states": mutate_state}
+MUTATORS: dict[str, Callable[[bytes, int, int], bytes]] = {
+    "frames": mutate_frame,
+    "states": mutate_state,
+    "control": lambda data, most, seed: bytes(atheris.Mutate(data, most)),
+}
 
 
 if __name__ == "__main__":

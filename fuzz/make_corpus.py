@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from targets import SEGMENTS, mend, mend_scalars, segment, work
 
+from cutlayer.sessions.messages import Hello, Offer, Ready, RollCall, Stop, written
+from cutlayer.transports.network.envelopes import HEADER, Lane
 from cutlayer.wire import DTYPES, Kind, Message, encode
 
 HERE = Path(__file__).parent
@@ -70,6 +72,33 @@ def states() -> Iterator[tuple[str, bytes]]:
         yield f"lie-{word}", mend_scalars(whole, lambda raw, p=place, v=value: put(raw, p, v))
 
 
+def control() -> Iterator[tuple[str, bytes]]:
+    """Real messages of parties and host, bare and in an envelope, then lies."""
+    digest, places = "ab" * 32, [(0, 0), (1, 20)]
+    offer = Offer(rows={"train": 120, "test": 30}, ids={"train": digest})
+    said = {
+        "hello": Hello(parts={"graph": digest}, offer=offer, card={"party": "hospital-a"}),
+        "roll-call": RollCall(generation=3, reason="hospital-b restarted"),
+        "ready": Ready(generation=3, positions=places),
+        "stop": Stop(reason="hospital-b did not come back"),
+    }
+    for name, message in said.items():
+        yield name, written(message)
+        yield f"{name}-in-an-envelope", envelope(Lane.CONTROL, written(message))
+    yield "first-chunk", envelope(Lane.DATA, bytes(100), flags=1)
+    yield "lie-total", envelope(Lane.DATA, bytes(100), flags=1, total=2**63)
+    yield "lie-version", b"\xff" + envelope(Lane.ACK, b"")[1:]
+    yield "lie-generation", b'{"kind":"ready","generation":-1,"positions":[[0,1e400]]}'
+    yield "lie-deep", b"[" * 4000
+    yield "lie-many", b'{"kind":"ready","generation":0,"positions":[' + b",".join([b"1"] * 2000) + b"]}"
+    yield "lie-name", b'{"kind":"ready","generation":0,"positions":[],"\\u001b[2J\\nserver: all is well":1}'
+
+
+def envelope(lane: Lane, payload: bytes, flags: int = 0, total: int | None = None) -> bytes:
+    """Return an envelope."""
+    return HEADER.pack(1, lane, flags, 0, 1, 2, 5, 4, 0, len(payload) if total is None else total) + payload
+
+
 def live_after_a_step(name: str):  # type: ignore[no-untyped-def]
     """Return a segment with slots."""
     live = segment(name)
@@ -97,7 +126,7 @@ def put(raw: bytes, place: tuple[str | int, ...], value: object) -> bytes:
 
 
 if __name__ == "__main__":
-    for target, inputs in {"frames": frames(), "states": states()}.items():
+    for target, inputs in {"frames": frames(), "states": states(), "control": control()}.items():
         folder = HERE / "corpus" / target
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():

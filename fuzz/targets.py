@@ -15,9 +15,11 @@ from torch import nn
 from xxhash import xxh3_64_intdigest
 
 from cutlayer import optim
-from cutlayer.errors import FrameError
+from cutlayer.errors import CutlayerError, FrameError
 from cutlayer.graph.parts import Segment
 from cutlayer.runtime.live import LiveSegment, State
+from cutlayer.sessions.messages import read_hello, read_message, written
+from cutlayer.transports.network.envelopes import HEADER, Chunks, Envelope, Violation
 from cutlayer.wire import Limits, decode, encode
 from cutlayer.wire.peek import peek
 
@@ -120,7 +122,25 @@ def states(data: bytes) -> None:
     live.state()
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"frames": frames, "states": states}
+def control(data: bytes) -> None:
+    """Any bytes on a stream are an envelope, any text in it a message of a study's parties, or are refused."""
+    try:
+        envelope = Envelope.parse(data)
+        Chunks(2**30).place("somebody", envelope)
+    except Violation as error:
+        _one_line(error)
+    for read in (read_message, read_hello):
+        for text in (data, data[HEADER.size :]):
+            try:
+                said = read(text, "somebody")
+            except FrameError as error:
+                _one_line(error)
+                continue
+            if read(written(said), "somebody") != said:
+                raise AssertionError("a message is written otherwise than it was read")
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"frames": frames, "states": states, "control": control}
 """Targets by the names that ``run.py`` takes."""
 
 
@@ -142,7 +162,7 @@ def _tensor(raw: bytes) -> torch.Tensor:
     return torch.tensor(list(raw), dtype=torch.uint8)
 
 
-def _one_line(error: FrameError) -> None:
+def _one_line(error: CutlayerError) -> None:
     """A message that quotes what came must not carry line ends or terminal codes into a log."""
     if _CONTROL.search(str(error)):
         raise AssertionError(f"the message carries control characters: {json.dumps(str(error))}") from error
