@@ -1,4 +1,4 @@
-"""The command ``cutlayer``: demo, simulate, describe, cuts, check, report.
+"""The command ``cutlayer``: studies, keys, checks.
 
 Nothing here imports PyTorch until a command needs it, so ``cutlayer --help`` answers at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 
 from .check import check
 from .commands import app
@@ -14,20 +15,26 @@ from .cuts import cuts
 from .deal import deal
 from .describe import describe
 from .fields import fields
+from .join import join
 from .keys import keys
 from .reports import demo, report
+from .serve import serve
 from .simulate import simulate
 from .verify_log import verify_log
 
 __all__ = ["app", "main"]
 
-app.command()(demo)
-for _command in (simulate, describe, cuts, check, report):
-    app.command(no_args_is_help=True)(_command)
-app.command(no_args_is_help=True)(verify_log)
-app.add_typer(keys)
-for _command in (fields, deal):
-    app.command(no_args_is_help=True)(_command)
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "A study in one process": (simulate, describe, cuts, report),
+    "A study between organisations": (serve, join, fields, deal),
+    "Checks": (check, verify_log),
+}
+
+app.command(rich_help_panel="A study in one process")(demo)
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(no_args_is_help=True, rich_help_panel=_panel)(_command)
+app.add_typer(keys, rich_help_panel="A study between organisations")
 
 
 def main() -> None:
