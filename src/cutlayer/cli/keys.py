@@ -209,7 +209,7 @@ def install(
     take(folder, certificate, authority, revoked)
     found = Credentials.load(folder)
     _say(
-        f"{folder} speaks for {found.party} in {found.study!r} until {found.until:%Y-%m-%d}.",
+        f"{folder} speaks for {found.party} in {found.study} until {found.until:%Y-%m-%d}.",
         f"Fingerprint of the authority: {found.authority_fingerprint}",
         "Compare it with the study lead over another channel: it says whom you trust.",
     )
@@ -305,7 +305,7 @@ def show(
 def _show_party(found: Credentials) -> None:
     _say(
         f"Party:       {found.party}",
-        f"Study:       {found.study}",
+        f"Label:       {found.study}",
         f"Holds until: {found.until:%Y-%m-%d %H:%M} UTC, {found.days_left:.0f} days left",
         f"Fingerprint: {found.fingerprint}",
         f"Authority:   {found.authority_fingerprint}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,7 @@ PARTY_DAYS = 30
 """How long a party's certificate holds unless told otherwise."""
 
 _LOCK = ".lock"
+_STUDY = "study.txt"
 _MOST_DAYS = 3650
 
 
@@ -65,7 +67,7 @@ class Authority:
 
     Attributes:
         folder: Where it lies.
-        study: The study's name.
+        study: The study's name; it stays in this folder, since certificates are shown to whoever connects.
         certificate: Its certificate, PEM: what parties get as ``authority.pem``.
     """
 
@@ -74,7 +76,7 @@ class Authority:
         self.certificate = certificate
         self._certificate = load_certificate(certificate)
         self._key = key
-        self.study = study_of(self._certificate)
+        self.study = _study_in(folder) or study_of(self._certificate)
 
     @staticmethod
     def create(
@@ -94,11 +96,13 @@ class Authority:
         begin = right_now(now)
         end = begin + _days(days)
         key = new_key()
-        certificate = authority_certificate(key, study_name(study), begin - CLOCK_SKEW, end)
+        name, label = study_name(study), f"study {secrets.token_hex(6)}"
+        certificate = authority_certificate(key, label, begin - CLOCK_SKEW, end)
         with new_folder(Path(folder), "an authority is made once; keep the one that is there") as place:
             write_file(place / KEY, key_pem(key), private=True)
             write_file(place / CERTIFICATE, certificate.public_bytes(Encoding.PEM))
             write_index(place / INDEX, [])
+            write_file(place / _STUDY, f"{name}\n".encode())
             write_file(place / REVOKED, revocation_list(certificate, key, {}, begin))
         return Authority.open(folder)
 
@@ -347,3 +351,8 @@ def _same_party(folder: Path, party: str) -> None:
     found = party_of(load_certificate(read_file(folder / CERTIFICATE, "the certificate")))
     if found != party:
         raise IdentityError(f"{folder} is the folder of another party", got=repr(found), expected=repr(party))
+
+
+def _study_in(folder: Path) -> str:
+    path = folder / _STUDY
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

@@ -120,7 +120,7 @@ def party_of(certificate: x509.Certificate) -> str:
 
 
 def study_of(authority: x509.Certificate) -> str:
-    """Return the study's name in the authority's certificate."""
+    """Return the study's label in the authority's certificate."""
     return _only(authority.subject, NameOID.ORGANIZATION_NAME, "a study")
 
 

@@ -124,7 +124,7 @@ class Credentials:
 
     @property
     def study(self) -> str:
-        """Name of the study, as its authority's certificate says."""
+        """Label of the study in its certificates: made by chance, since whoever connects is shown it."""
         return study_of(load_certificate(self.authority))
 
     @property
