@@ -167,22 +167,29 @@ class Conductor:
             StudyError: It is not on the list, has another study, or comes back with other data.
             FrameError: It is no such message.
         """
-        said = read_hello(hello, party)
-        with self._lock:
-            seat = self._seats.get(party)
-            if seat is None:
-                raise StudyError(f"{party!r} is not on this study's list")
-            self._compare(party, said)
-            before = self._roster.offers.get(party)
-            if before is not None and before != said.offer:
-                raise StudyError(
-                    f"{party!r} came back with other data",
-                    got=f"rows {said.offer.rows}",
-                    expected=f"{before.rows}, the same ids",
-                    todo="join with the same records as before, or begin a new study",
-                )
-            seat.hello = said
+        try:
+            said = read_hello(hello, party)
+            with self._lock:
+                self._let_in(party, said)
+        except CutlayerError as error:
+            self._note(party, f"refused: {error}")
+            raise
         return b""
+
+    def _let_in(self, party: str, said: Hello) -> None:
+        seat = self._seats.get(party)
+        if seat is None:
+            raise StudyError(f"{party!r} is not on this study's list")
+        self._compare(party, said)
+        before = self._roster.offers.get(party)
+        if before is not None and before != said.offer:
+            raise StudyError(
+                f"{party!r} came back with other data",
+                got=f"rows {said.offer.rows}",
+                expected=f"{before.rows}, the same ids",
+                todo="join with the same records as before, or begin a new study",
+            )
+        seat.hello = said
 
     def on_presence(self, party: str, incarnation: bytes, connected: bool) -> None:
         """Note that a party's connection came or went."""
