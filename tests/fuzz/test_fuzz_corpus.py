@@ -21,7 +21,7 @@ def test_the_kept_inputs_are_few_and_small():
 
 OPEN = {
     *("lie-nested", "lie-rate-huge", "lie-schedule-method", "lie-schedule-zero", "lie-slot-number"),
-    "lie-name",
+    *("lie-name", "found-kind"),
 }
 
 
