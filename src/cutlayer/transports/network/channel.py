@@ -35,6 +35,7 @@ def server_options(settings: NetworkSettings) -> list[tuple[str, int | str]]:
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.server_handshake_timeout_ms", int(settings.hello_s * 1000)),
+        ("grpc.max_connection_idle_ms", int(settings.hello_s * 1000)),
         ("grpc.max_metadata_size", 8192),
     ]
 

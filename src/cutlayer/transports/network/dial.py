@@ -195,7 +195,7 @@ class Dial:
             )
 
     def _deliver(self, envelope: Envelope) -> Ready | None:
-        if envelope.source >= len(self._names):
+        if envelope.source >= len(self._names) or envelope.source == self._place:
             raise Violation("an envelope of an unknown party came", got=f"place {envelope.source}")
         source = self._names[envelope.source]
         if envelope.lane == Lane.DATA:

@@ -54,7 +54,8 @@ class NetworkTransport:
         self._retired: dict[str, _Inbox] = {}
         self._chunks = Chunks(settings.max_frame_bytes)
         self._partial: dict[str, tuple[int, memoryview, int]] = {}  # generation, memory, bytes placed
-        self._later: list[tuple[str, int, memoryview | None]] = []
+        self._later: list[tuple[str, int, memoryview]] = []
+        self._later_ends: dict[str, int] = {}
         self._generation = 0
         self._ended: set[str] = set()
         self._closed = False
@@ -160,7 +161,9 @@ class NetworkTransport:
     def end_of(self, source: str, generation: int) -> None:
         """Note that ``source`` has closed its end."""
         with self._lock:
-            if generation >= self._generation:
+            if generation > self._generation:
+                self._later_ends[source] = max(generation, self._later_ends.get(source, 0))
+            elif generation == self._generation and source not in self._ended:
                 self._arrived(source, generation, None)
 
     def forget(self, source: str) -> None:
@@ -182,8 +185,11 @@ class NetworkTransport:
             for source, one, frame in later:
                 if one >= generation:
                     self._arrived(source, one, frame)
-                elif frame is not None:
+                else:
                     self._link_to(source).consume(len(frame), 1)
+            for source in [name for name, one in self._later_ends.items() if one <= generation]:
+                if self._later_ends.pop(source) == generation:
+                    self._arrived(source, generation, None)
         for inboxes in (self._retired, old):  # a frame may have come late to the one before
             for source, inbox in inboxes.items():
                 self._drain(source, inbox)
@@ -197,7 +203,7 @@ class NetworkTransport:
     # --- within ----------------------------------------------------------------------------------
 
     def _arrived(self, source: str, generation: int, frame: memoryview | None) -> None:
-        if generation > self._generation:
+        if generation > self._generation and frame is not None:
             self._later.append((source, generation, frame))
             return
         if frame is None:

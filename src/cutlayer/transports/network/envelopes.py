@@ -94,6 +94,8 @@ class Envelope(NamedTuple):
                 expected=f"version {VERSION}",
                 todo="install the same version of cutlayer everywhere",
             )
+        if envelope.lane == Lane.VOID and envelope.total > CHUNK:
+            raise Violation("an envelope stands for more bytes than one can hold", got=f"{envelope.total}")
         limit = CHUNK if envelope.lane == Lane.DATA else CONTROL_LIMIT
         if len(envelope.payload) > limit:
             raise Violation(

@@ -17,47 +17,20 @@ from cutlayer.transports.network.end import NetworkTransport
 from cutlayer.transports.network.envelopes import (
     CONTROL_LIMIT,
     FIRST,
-    Chunks,
     Envelope,
     Lane,
     Violation,
     greeting,
 )
-from cutlayer.transports.network.link import Link, Ready, Stream
+from cutlayer.transports.network.guests import Guest, Visit
+from cutlayer.transports.network.link import Ready
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Hub"]
 
-
-class _Guest:
-    """What the hub knows of one party."""
-
-    def __init__(self, name: str, place: int, settings: NetworkSettings) -> None:
-        self.name, self.place = name, place
-        self.link = Link(settings)
-        self.incarnation: bytes | None = None
-        self.refused = ""
-        self.chunks = Chunks(settings.max_frame_bytes)  # of what it sends to other parties
-        self.lock = threading.RLock()
-
-
-class _Visit:
-    """One stream that is open."""
-
-    def __init__(self, context: Any) -> None:
-        self.context = context
-        self.began = self.checked = time.monotonic()
-        self.guest: _Guest | None = None
-        self.stream: Stream | None = None
-        self.over = 0.0
-
-    @property
-    def certificate(self) -> bytes:
-        """The certificate that the other side has shown, in PEM."""
-        shown = self.context.auth_context().get("x509_pem_cert")
-        if not shown:
-            raise IdentityError("no certificate was shown")
-        return bytes(shown[0])
+_STREAMS_EACH = 4
+_MOST_UNCONFIRMED = 10_000
+_LONGEST_REFUSAL = 4000
 
 
 class Hub:
@@ -104,7 +77,7 @@ class Hub:
         self._settings = settings or NetworkSettings()
         self._place = self._names.index(self.party)
         self._guests = {
-            name: _Guest(name, place, self._settings)
+            name: Guest(name, place, self._settings)
             for place, name in enumerate(self._names)
             if name != self.party
         }
@@ -113,7 +86,7 @@ class Hub:
         self.transport = NetworkTransport(
             self.party, self._names, lambda name: self._guests[name].link, self._say_closed, self._settings
         )
-        self._visits: set[_Visit] = set()
+        self._visits: set[Visit] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="cutlayer-hub", daemon=True)
@@ -164,6 +137,9 @@ class Hub:
                 expected=f"at most {CONTROL_LIMIT}",
             )
         guest = self._guest(party)
+        if guest.link.unconfirmed > _MOST_UNCONFIRMED and not guest.refusal():
+            self._on_incident(party, "it does not confirm what it is sent")
+            self.drop(party, "it does not confirm what it is sent")
         guest.link.post(Lane.CONTROL, self._place, guest.place, 0, message)
 
     def call_off(self, generation: int) -> None:
@@ -182,16 +158,16 @@ class Hub:
         self.transport.interrupt(error)
 
     def drop(self, party: str, reason: str) -> None:
-        """End the stream of ``party``, tell it why, and refuse it until `readmit`."""
+        """End the stream of ``party``, tell it why, and refuse it for a while: see `Guest.refuse`."""
         guest = self._guest(party)
-        guest.refused = reason or "dropped by the host"
+        guest.refuse(reason)
         stream = guest.link.stream
         if stream is not None:
-            stream.end(greeting(Lane.REFUSED, 0, guest.refused.encode()))
+            stream.end(_refused(guest.refusal()))
 
     def readmit(self, party: str) -> None:
-        """Let ``party`` in again."""
-        self._guest(party).refused = ""
+        """Let ``party`` in again at once."""
+        self._guest(party).pardon()
 
     def close(self, grace_s: float = 2.0) -> None:
         """Send what is left, for at most ``grace_s``, then end all streams. Closing twice does nothing."""
@@ -214,7 +190,7 @@ class Hub:
 
     def _serve(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """Serve one stream: what is yielded goes to the party."""
-        visit = _Visit(context)
+        visit = Visit(context)
         with self._lock:
             self._visits.add(visit)
         context.add_callback(lambda: self._left(visit))
@@ -227,73 +203,66 @@ class Hub:
                 target=self._read, args=(visit, requests), name="cutlayer-read", daemon=True
             ).start()
             yield from visit.guest.link.outgoing(visit.stream)
-            visit.over = time.monotonic()
         except (grpc.RpcError, StopIteration):
             return
         finally:
             self._left(visit)
 
-    def _welcome(self, visit: _Visit, requests: Iterator[bytes]) -> bytes:
+    def _welcome(self, visit: Visit, requests: Iterator[bytes]) -> bytes:
         """Return the answer to the hello; the visit has a stream if the party may come in."""
         who = str(visit.context.peer())
         try:
+            who = visit.party = self._credentials.verify(visit.certificate)
+            guest = self._guests.get(who)
+            if guest is None:
+                raise IdentityError(f"{who!r} does not take part in this study as a party that joins")
+            with self._lock:
+                if sum(other.party == who for other in self._visits) > _STREAMS_EACH:
+                    raise Violation("it opens too many streams", expected=f"at most {_STREAMS_EACH}")
             hello = Envelope.parse(next(requests, b""))
-            who = party = self._credentials.verify(visit.certificate)
             if hello.lane != Lane.HELLO or len(hello.payload) < 32:
                 raise Violation("the stream did not begin with a hello")
-            if party not in self._guests:
-                raise IdentityError(
-                    f"{party!r} does not take part in this study as a party that joins",
-                    todo=nearest(party, tuple(self._guests)),
-                )
-            guest = self._guests[party]
-            if guest.refused:
-                return greeting(Lane.REFUSED, 0, guest.refused.encode())
             return self._enter(visit, guest, hello)
-        except _Declined as declined:
-            return greeting(Lane.REFUSED, 0, str(declined).encode())
         except CutlayerError as error:
             self._on_incident(who, str(error))
-            return greeting(Lane.REFUSED, 0, str(error).encode())
+            return _refused(str(error))
 
-    def _enter(self, visit: _Visit, guest: _Guest, hello: Envelope) -> bytes:
+    def _enter(self, visit: Visit, guest: Guest, hello: Envelope) -> bytes:
         incarnation, words = bytes(hello.payload[:16]), bytes(hello.payload[32:])
-        try:
-            answer = self._admit(guest.name, words)
-        except CutlayerError as error:
-            raise _Declined(str(error)) from error
+        refusal = guest.refusal(incarnation)
+        if refusal:
+            return _refused(refusal)
+        answer = self._admit(guest.name, words)
         with guest.lock:
-            if incarnation != guest.incarnation:
-                if guest.incarnation is not None:
-                    guest.link.reset()
-                    self.transport.forget(guest.name)
-                    guest.chunks = Chunks(self._settings.max_frame_bytes)
-                guest.incarnation = incarnation
-                peer_received = 0
-            else:
-                peer_received = hello.ack
-            visit.stream = guest.link.attach(peer_received)
+            began = guest.incarnation is not None
+            new = guest.enter(incarnation)
+            if new and began:
+                self.transport.forget(guest.name)
+            visit.stream = guest.link.attach(0 if new else hello.ack)
             visit.guest = guest
             self._on_presence(guest.name, incarnation, True)
         return greeting(Lane.WELCOME, guest.link.received, self._incarnation + answer)
 
-    def _read(self, visit: _Visit, requests: Iterator[bytes]) -> None:
+    def _read(self, visit: Visit, requests: Iterator[bytes]) -> None:
         guest, stream = visit.guest, visit.stream
         if guest is None or stream is None:
             return
 
         try:
             guest.link.read(stream, requests, lambda envelope: self._deliver(guest, envelope))
+        except _Dropped:
+            pass
         except CutlayerError as error:
             self._on_incident(guest.name, str(error))
             self.drop(guest.name, str(error))
         except Exception as error:
             if not isinstance(error, grpc.RpcError) and visit.context.is_active():
                 self._on_incident(guest.name, f"its stream broke: {error!r}")
+                self.drop(guest.name, "its stream broke")
         finally:
             stream.end()
 
-    def _left(self, visit: _Visit) -> None:
+    def _left(self, visit: Visit) -> None:
         with self._lock:
             self._visits.discard(visit)
         guest, stream = visit.guest, visit.stream
@@ -305,14 +274,22 @@ class Hub:
 
     # --- envelopes -------------------------------------------------------------------------------
 
-    def _deliver(self, guest: _Guest, envelope: Envelope) -> Ready | None:
+    def _deliver(self, guest: Guest, envelope: Envelope) -> Ready | None:
+        refusal = guest.refusal()
+        if refusal:
+            raise _Dropped(refusal)
         if envelope.source != guest.place:
             raise Violation("it sent in another party's name", got=f"place {envelope.source}")
         if envelope.lane == Lane.DATA:
             return self._pass_on(guest, envelope)
         if envelope.lane == Lane.CONTROL:
+            guest.pace.take_message(len(envelope.payload))
             self._on_control(guest.name, bytes(envelope.payload))
         elif envelope.lane == Lane.CLOSED:
+            guest.pace.take(len(self._names))
+            if envelope.generation <= guest.closed:
+                return None
+            guest.closed = envelope.generation
             self.transport.end_of(guest.name, envelope.generation)
             for other in self._guests.values():
                 if other is not guest:
@@ -321,7 +298,7 @@ class Hub:
             raise Violation("an envelope of an unknown lane came", got=str(envelope.lane))
         return None
 
-    def _pass_on(self, guest: _Guest, envelope: Envelope) -> Ready | None:
+    def _pass_on(self, guest: Guest, envelope: Envelope) -> Ready | None:
         if envelope.target == self._place:
             return self.transport.deliver(guest.name, envelope)
         if envelope.target >= len(self._names) or envelope.target == guest.place:
@@ -352,14 +329,16 @@ class Hub:
             for visit in visits:
                 self._look_at(visit, time.monotonic())
 
-    def _look_at(self, visit: _Visit, now: float) -> None:
+    def _look_at(self, visit: Visit, now: float) -> None:
         settings = self._settings
         if visit.stream is None or visit.guest is None:
             if now - visit.began > settings.hello_s:
                 self._on_incident(str(visit.context.peer()), f"said no hello within {settings.hello_s:g} s")
                 visit.context.cancel()
             return
-        if now - visit.stream.heard > settings.silence_s:
+        if now - visit.stream.heard > settings.silence_s or (
+            visit.stream.ended and now > visit.stream.ended + 2
+        ):
             visit.context.cancel()
             self._left(visit)
         elif now - visit.checked > settings.recheck_s:
@@ -368,9 +347,9 @@ class Hub:
                 self._credentials.verify(visit.certificate)
             except IdentityError as error:
                 self._on_incident(visit.guest.name, str(error))
-                visit.stream.end(greeting(Lane.REFUSED, 0, str(error).encode()))
+                visit.stream.end(_refused(str(error)))
 
-    def _guest(self, party: str) -> _Guest:
+    def _guest(self, party: str) -> Guest:
         if party not in self._guests:
             raise TransportError(
                 "no such party", party=self.party, got=repr(party), todo=nearest(party, tuple(self._guests))
@@ -378,8 +357,12 @@ class Hub:
         return self._guests[party]
 
 
-class _Declined(Exception):
-    """A party may not come in, for a reason that is nobody's fault."""
+class _Dropped(Exception):
+    """Something came from a party that was dropped before."""
+
+
+def _refused(why: str) -> bytes:
+    return greeting(Lane.REFUSED, 0, why[:_LONGEST_REFUSAL].encode(errors="replace"))
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -16,6 +16,7 @@ __all__ = ["Link", "Ready", "Stream"]
 
 _ACK_ENVELOPES = 64
 _ACK_BYTES = 8 << 20
+_MOST_FRAMES = 4096  # under way and unread, however short they are
 
 
 class _Item:
@@ -50,10 +51,13 @@ class Stream:
         self.queue: SimpleQueue[_Item | None] = SimpleQueue()
         self.heard = time.monotonic()
         self.last_words = b""
+        self.ended = 0.0
+        """When it was given up; 0 while it is in use."""
 
     def end(self, last_words: bytes = b"") -> None:
         """Let whoever writes to the stream stop, after these bytes."""
         self.last_words = self.last_words or last_words
+        self.ended = self.ended or time.monotonic()
         self.queue.put(None)
 
 
@@ -97,6 +101,11 @@ class Link:
     def stream(self) -> Stream | None:
         """The stream it is attached to."""
         return self._stream
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many envelopes the other side has not confirmed."""
+        return len(self._unacked)
 
     @property
     def idle(self) -> bool:
@@ -203,7 +212,7 @@ class Link:
         return (
             self._sent_bytes - self._peer_consumed > self._settings.window_bytes
             and self._unread_frames >= self._settings.window_frames
-        )
+        ) or self._unread_frames >= _MOST_FRAMES
 
     def _put_data(
         self,
@@ -331,11 +340,12 @@ class Link:
         self._received_frames += 1
         frames = self._received_frames - self._consumed_frames
         unread = self._received_bytes - self._consumed
-        if unread > 2 * self._settings.window_bytes and frames > 2 * self._settings.window_frames:
+        many = unread > 2 * self._settings.window_bytes and frames > 2 * self._settings.window_frames
+        if many or frames > 2 * _MOST_FRAMES:
             raise Violation(
                 "it floods: more came than may be under way",
-                got=f"{unread} bytes unread",
-                expected=f"at most {self._settings.window_bytes}",
+                got=f"{unread} bytes in {frames} frames unread",
+                expected=f"at most {self._settings.window_bytes} bytes, {_MOST_FRAMES} frames",
             )
 
     def consume(self, size: int, frames: int) -> None:

@@ -24,6 +24,8 @@ class NetworkSettings:
         pause_s: How long to wait between two attempts.
         hello_s: How soon a stream must say whose it is.
         recheck_s: How often the certificates of open streams are looked at again.
+        pardon_s: How long a party that broke the rules is refused; twice as long each further time.
+        pardons: How often it is let in again before the host is started anew.
     """
 
     max_frame_bytes: int = 1 << 30
@@ -35,6 +37,8 @@ class NetworkSettings:
     pause_s: float = 0.3
     hello_s: float = 10.0
     recheck_s: float = 60.0
+    pardon_s: float = 30.0
+    pardons: int = 5
 
     def __post_init__(self) -> None:
         for field in fields(self):
