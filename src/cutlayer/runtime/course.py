@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
@@ -75,11 +74,16 @@ class Course:
         return self.end
 
     def holder(self, position: Position) -> str:
-        """Return who has the state that is handed over next after ``position``; empty if it never is again."""
+        """Return who has, at ``position``, the state that is handed over; empty if it never is."""
         for epoch in range(position.epoch, self.epochs):
             start = position.item if epoch == position.epoch else 0
             for item in chain(islice(self.training(epoch), start, None), self._rest(epoch)):
                 if not isinstance(item, Step) and item.op is Op.GIVE:
+                    return item.party
+        for epoch in range(min(position.epoch, self.epochs - 1), -1, -1):
+            items = list(islice(self.training(epoch), position.item if epoch == position.epoch else None))
+            for item in reversed(items):
+                if not isinstance(item, Step) and item.op is Op.TAKE:
                     return item.party
         return ""
 
@@ -91,12 +95,6 @@ class Course:
             if isinstance(item, Step)
         )
         return sum(batch.turn == turn for batch in batches)
-
-    def without(self, leaves: Sequence[Leave]) -> Course:
-        """Return the course with these leaves."""
-        calendar = dataclasses.replace(self.calendar, leaves=tuple(leaves), _orders={})
-        splits, stopping = self.splits, self.stopping
-        return Course(self.graph, self.schedule, calendar, self.epochs, splits, stopping)
 
     def _rest(self, epoch: int) -> Iterator[Action | Step]:
         for split in self.splits:

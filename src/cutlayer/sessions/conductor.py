@@ -394,10 +394,10 @@ class Conductor:
                 break
             if not all(self._has(name, position, before) for name in required):
                 continue
+            if gone and before.holder(position) in self._roster.absent:
+                continue
             new = [Leave(turn, position.epoch, before.done(position, turn)) for turn in gone]
-            leaves = [*self._roster.leaves, *new]
-            if not new or before.without(leaves).holder(position) not in self._roster.absent:
-                return position, leaves
+            return position, [*self._roster.leaves, *new]
         lacking = [name for name in required if not self._seats[name].positions]
         raise StudyError(
             "the parties have no snapshot in common any more",
