@@ -1,6 +1,7 @@
 # make demo    train the five-institution diabetes model and write its report (installs what it needs)
 # make test    run the tests
 # make check   formatting, lint, types, layers, then the tests with coverage
+# make fuzz    a minute of fuzzing for each target
 # make bench   list the benchmarks and run them; results go to benchmarks/results/
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ OUT    ?= runs/demo
 # One thread a process: the tests run in two processes, and layers this small gain nothing from more.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-long check lint bench clean
+.PHONY: demo test test-long check lint bench fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cutlayer demo --out $(OUT)
@@ -33,6 +34,10 @@ check: lint
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --list
 	$(BIN)/python benchmarks/run.py
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -e ".[fuzz]"
+	for target in frames states control; do $(BIN)/python fuzz/run.py $$target --seconds $${SECONDS_EACH:-60} || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -19,25 +19,7 @@ def test_the_kept_inputs_are_few_and_small():
     assert sum(path.stat().st_size for path in KEPT) < 200_000
 
 
-OPEN = {
-    *("lie-nested", "lie-rate-huge", "lie-schedule-method", "lie-schedule-zero", "lie-slot-number"),
-    *("lie-name", "found-kind"),
-}
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path,
-            id=f"{path.parent.name}/{path.name}",
-            marks=[pytest.mark.xfail(strict=True, reason="this is not refused yet")]
-            if path.name in OPEN
-            else [],
-        )
-        for path in KEPT
-    ],
-)
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_kept_input_is_read_or_refused_and_nothing_else(path):
     TARGETS[path.parent.name](path.read_bytes())
 

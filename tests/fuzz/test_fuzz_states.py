@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "fuzz"))
 from targets import SEGMENTS, segment, work
 
 MUCH, SOON = 200 * 2**20, 2.0
-OPEN = pytest.mark.xfail(strict=True, reason="restore does not refuse this yet")
 
 
 def honest(name):
@@ -93,7 +92,6 @@ def test_an_honest_state_is_taken_over(name):
     assert check(name, STATES[name])
 
 
-@OPEN
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(SEGMENTS)), st.data())
 def test_counters_with_another_value_anywhere(name, data):
@@ -103,7 +101,6 @@ def test_counters_with_another_value_anywhere(name, data):
     check(name, STATES[name] | {"scalars": text(json.dumps(changed).encode())})
 
 
-@OPEN
 @settings(max_examples=200, deadline=None)
 @example("adam", b"[" * 100_000)
 @given(st.sampled_from(sorted(SEGMENTS)), st.binary(max_size=40) | JSON.map(lambda v: json.dumps(v).encode()))
@@ -112,7 +109,6 @@ def test_counters_that_are_something_else(name, raw):
     assert not taken or name == "frozen"  # which has nothing to count
 
 
-@OPEN
 @settings(max_examples=200, deadline=None)
 @example("schedule", {"schedule": {"step": "x"}})
 @given(
@@ -127,7 +123,6 @@ def test_more_in_the_counters_than_belongs_there(where, more):
     assert check("adam", STATES["adam"] | {"scalars": text(json.dumps(whole).encode())}) <= (not more)
 
 
-@OPEN
 @settings(max_examples=200, deadline=None)
 @example("adam", "slot/0/exp_avg", [4, 3], torch.int64)
 @given(
@@ -146,7 +141,7 @@ def test_a_tensor_of_another_shape_or_type_or_name(name, key, shape, dtype):
     assert taken <= (same or not key.startswith(("weight/", "slot/")))
 
 
-@pytest.mark.parametrize("name", ["cycle", "sgd", pytest.param("adam", marks=OPEN)])
+@pytest.mark.parametrize("name", ["cycle", "sgd", "adam"])
 def test_a_state_that_lacks_something(name):
     for key in STATES[name]:
         if key.endswith("/momentum_buffer"):  # the only one of its parameter, which may not have moved yet

@@ -40,7 +40,7 @@ def load(party: LocalParty, action: Action) -> Runner:
             fields = {name: tensor.to(device) for name, tensor in fields.items()}
         flight = party.flight(step)
         flight.fields = fields
-        flight.training = batch.split == "train"
+        flight.training, flight.rows = batch.split == "train", len(rows)
 
     return run
 
@@ -68,7 +68,7 @@ def _load_lazily(party: LocalParty) -> Runner:
             ) from (error.__cause__ or error)
         flight = party.flight(step)
         flight.fields = {name: tensor.to(device) for name, tensor in fields.items()}
-        flight.training = batch.split == "train"
+        flight.training, flight.rows = batch.split == "train", len(rows)
 
     return run
 

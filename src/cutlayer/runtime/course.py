@@ -8,7 +8,7 @@ from itertools import chain, islice
 from ..graph.split_graph import SplitGraph
 from ..schedules.actions import Action, Op
 from ..schedules.base import Schedule, verdict
-from ..schedules.calendar import Batch, Calendar, Leave
+from ..schedules.calendar import Batch, Calendar
 from ..schedules.steps import Step
 from .positions import Position, next_own
 from .stopping import EarlyStopping

@@ -66,6 +66,7 @@ def receive(party: LocalParty, action: Action) -> Runner:
     first, kind = parcel[0], parcel[0].kind
     keep, own, timeout_s = _KEEP[kind], len(parcel[0].names), shared.timeout_s
     device, moves = shared.device, shared.device.type != "cpu"
+    most = max(shared.calendar.batch_size, shared.calendar.evaluation_batch_size)
     wary = shared.wary and shared.check_finite
     riders = [(crossing.cut.name, field) for crossing in parcel[1:] for field in crossing.names]
     wanted = [*first.names, *(rider for rider, _ in riders)]
@@ -88,9 +89,15 @@ def receive(party: LocalParty, action: Action) -> Runner:
                 got=f"{message.kind.name.lower()} {message.name!r} of step {message.step}",
                 todo="all parties must perform the same program; compare the study's digest",
             )
-        tensors = message.tensors
+        tensors, flight = message.tensors, party.flight(step)
         if len(tensors) != len(expected):
             raise _unlike(party, name, step, f"{len(tensors)} tensors", f"{len(expected)}")
+        rows = flight.rows
+        if (rows or kind is Kind.GRADIENT) and message.training is not flight.training:
+            phases = ("evaluation", "training")
+            raise _unlike(party, name, step, phases[message.training], phases[flight.training])
+        if kind is Kind.GRADIENT:  # of values made here, so their rows are known
+            rows = len(flight.values[first.refs[0]])
         for (label, tensor), (title, dtype, shape) in zip(tensors, expected, strict=True):
             if label != title or (
                 tensor is not None
@@ -100,13 +107,20 @@ def receive(party: LocalParty, action: Action) -> Runner:
                 raise _unlike(
                     party, name, step, f"{label} {_spec(tensor)}", f"{title} {specs[wanted.index(title)]}"
                 )
+            if tensor is None:
+                if kind is not Kind.GRADIENT:  # only an input may have got no gradient
+                    raise _unlike(party, name, step, f"nothing for {title!r}", "a tensor")
+                continue
+            came = len(tensor) if tensor.ndim else 0
+            rows = rows or came
+            if not 0 < came <= most or came != rows:
+                raise _unlike(party, name, step, f"{title} of {came} rows", f"{rows or most} rows")
         if wary:
             for label, tensor in tensors:
                 if tensor is not None and not finite(tensor):
                     raise _not_finite(party, name, step, label, peer)
         if moves:
             tensors = tuple((label, None if t is None else t.to(device)) for label, t in tensors)
-        flight = party.flight(step)
         flight.training = message.training
         keep(flight, first, tensors[:own])
         for (_, field), (_, tensor) in zip(riders, tensors[own:], strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,10 @@ from .party import LocalParty, Runner
 from .stopping import Verdict
 
 __all__ = ["evaluate", "hear", "score", "snapshot", "take_scores", "tell"]
+
+
+MOST_ROWS = 2**53
+"""Fewer rows than this are counted exactly in float64."""
 
 
 def score(party: LocalParty, action: Action) -> Runner:
@@ -120,10 +126,18 @@ def hear(party: LocalParty, action: Action) -> Runner:
                 expected=repr(name),
             )
         first, second = tensor.tolist()
-        if kind is Kind.STATISTICS:
+        if kind is Kind.STATISTICS and 1 <= first < MOST_ROWS and math.isfinite(second):
             party.heard.append((int(first), second))
-        else:
+        elif kind is Kind.VERDICT and {first, second} <= {0.0, 1.0}:
             party.verdict = Verdict(name, stop=bool(first), best=bool(second))
+        else:
+            raise FrameError(
+                "numbers that cannot be",
+                party=party.name,
+                step=step,
+                got=f"{first}, {second} from {action.peer}",
+                expected="rows and a finite metric" if kind is Kind.STATISTICS else "two times 0 or 1",
+            )
 
     return run
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import FrameError, StudyError
 from ..graph.parts import Segment
 from .optim import OptimizerSpec
+from .restoring import check_groups, check_schedule, check_slots, read_scalars
 
 __all__ = ["LiveSegment", "State", "Workshop"]
 
@@ -43,6 +44,7 @@ class LiveSegment:
         # around it: nobody can register one here, and for a small layer they cost as much as the step.
         self._bare_step = inspect.unwrap(type(self.optimizer).step) if self.optimizer else None
         self.training = self.module.training
+        self._tried: dict[tuple[torch.Size, torch.dtype], dict[str, object]] = {}
 
     def mode(self, training: bool) -> None:
         """Put the module in training or evaluation mode."""
@@ -77,28 +79,35 @@ class LiveSegment:
     def state(self) -> State:
         """Return weights, buffers, optimizer slots and counters; the tensors are not copied."""
         state: State = {f"weight/{name}": tensor.detach() for name, tensor in self._weights().items()}
-        scalars: dict[str, object] = {}
+        slots: dict[str, object] = {}
         if self.optimizer is not None:
-            scalars["groups"] = [
-                {k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups
-            ]
-            slots: dict[str, object] = {}
             for index, parameter in enumerate(self.parameters):
                 for slot, value in self.optimizer.state.get(parameter, {}).items():
                     if isinstance(value, Tensor):
                         state[f"slot/{index}/{slot}"] = value
                     else:
                         slots[f"{index}/{slot}"] = value
-            scalars["slots"] = slots
+        scalars: dict[str, object] = {"groups": self._groups(), "slots": slots} if self.optimizer else {}
         if self.schedule is not None:
-            # Mappings (MultiStepLR's milestones) stay as they were built: JSON has no numbers as keys.
-            scalars["schedule"] = {
-                name: value
-                for name, value in self.schedule.state_dict().items()
-                if not name.startswith("_get_") and not isinstance(value, Mapping)
-            }
+            scalars["schedule"] = self._position()
         state[_SCALARS] = _to_bytes(scalars, self.name)
         return state
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's settings."""
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        return [{k: v for k, v in group.items() if k != "params"} for group in groups]
+
+    def _position(self) -> dict[str, Any] | None:
+        """Return where the learning-rate schedule stands, and what it was built with."""
+        if self.schedule is None:
+            return None
+        # Mappings (MultiStepLR's milestones) stay as they were built: JSON has no numbers as keys.
+        return {
+            name: value
+            for name, value in self.schedule.state_dict().items()
+            if not name.startswith("_get_") and not isinstance(value, Mapping)
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over ``state``, which :meth:`state` of the same segment returned; the tensors become this one's own.
@@ -109,8 +118,8 @@ class LiveSegment:
         weights = {name.removeprefix("weight/"): t for name, t in state.items() if name.startswith("weight/")}
         own = self._weights()
         self._check(weights, own)
-        scalars = self._scalars(state)
-        slots = [(*self._slot(key), value) for key, value in scalars["slots"].items()]
+        groups, schedule, counted = self._scalars(state)
+        slots: list[tuple[int, str, Any]] = [(*self._slot(key), value) for key, value in counted.items()]
         for name, tensor in state.items():
             if name.startswith("slot/"):
                 index, slot = self._slot(name.removeprefix("slot/"), tensor)
@@ -118,50 +127,45 @@ class LiveSegment:
                 slots.append(
                     (index, slot, tensor if slot == "step" else tensor.to(self.parameters[index].device))
                 )
+        check_slots(slots, self.spec, self.parameters, self.name, self._tried)
         for name, tensor in weights.items():
             own[name].data = tensor.to(own[name].device)
         if self.optimizer is not None:
-            for group, saved in zip(self.optimizer.param_groups, scalars["groups"], strict=True):
+            for group, saved in zip(self.optimizer.param_groups, groups, strict=True):
                 group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
             self.optimizer.state.clear()
             for index, slot, value in slots:
                 self.optimizer.state[self.parameters[index]][slot] = value
         if self.schedule is not None:
-            self.schedule.load_state_dict(scalars["schedule"])
+            self.schedule.load_state_dict(schedule)
 
     def _weights(self) -> State:
         """Parameters and buffers by name, as they are now: a forward may put another tensor in a buffer's place."""
         return dict(self.module.named_parameters()) | dict(self.module.named_buffers())
 
-    def _scalars(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return the counters and settings in ``state``, found to be of this segment's kind."""
-        try:
-            scalars = json.loads(state[_SCALARS].cpu().numpy().tobytes())
-            groups, slots = scalars.get("groups", []), scalars.get("slots", {})
-            kinds = [{key: _kind(value) for key, value in group.items()} for group in groups]
-            plain = all(_kind(value) == "number" for value in slots.values())
-            schedule = isinstance(scalars.get("schedule"), dict)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+    def _scalars(self, state: Mapping[str, Tensor]) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+        """Return settings, schedule and counters in ``state``, found to be this segment's."""
+        raw = state.get(_SCALARS)
+        if raw is None or raw.dtype is not torch.uint8:
             raise FrameError(
-                f"the counters of segment {self.name!r} cannot be read",
-                got=f"{type(error).__name__}: {error}",
-            ) from error
-        own = self.optimizer.param_groups if self.optimizer is not None else []
-        expected = [{k: _kind(v) for k, v in group.items() if k != "params"} for group in own]
-        if kinds != expected or not plain or schedule != (self.schedule is not None):
-            raise FrameError(
-                f"the optimizer's settings are not those of segment {self.name!r}",
-                todo="both sides must load the same study",
+                f"the counters of segment {self.name!r} cannot be read", expected="JSON as bytes"
             )
-        found: dict[str, Any] = {"slots": slots} | scalars
-        return found
+        scalars = read_scalars(raw.cpu().numpy().tobytes(), self.name)
+        groups, slots, schedule = scalars.get("groups", []), scalars.get("slots", {}), scalars.get("schedule")
+        check_groups(groups, self._groups(), self.schedule is not None, self.name)
+        check_schedule(schedule, self._position(), self.name)
+        if not isinstance(slots, dict):
+            raise FrameError(
+                f"the counters of segment {self.name!r} cannot be read", got=type(slots).__name__
+            )
+        return groups, schedule or {}, slots
 
     def _slot(self, key: str, tensor: Tensor | None = None) -> tuple[int, str]:
         """Return index of the parameter and name of the slot, by ``index/slot``; the tensor must fit the parameter."""
         number, _, slot = key.partition("/")
-        index = int(number) if number.isdecimal() else -1
+        index = int(number) if number.isdecimal() and len(number) < 9 else -1
         if not 0 <= index < len(self.parameters):
-            raise FrameError(f"segment {self.name!r} has no parameter number {number}")
+            raise FrameError(f"segment {self.name!r} has no parameter number {ascii(number[:40])[1:-1]}")
         shape = self.parameters[index].shape
         fits = tensor is None or (
             tensor.ndim in (0, len(shape))
@@ -225,15 +229,6 @@ class Workshop:
     def bring_back(self, live: LiveSegment) -> None:
         """Give back a copy whose state was handed over."""
         self._free.setdefault(live.name, []).append(live)
-
-
-def _kind(value: object) -> str:
-    """Return what kind of setting this is; whether it is a whole number or not makes no difference."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_kind(one) for one in value)}]"
-    if value is None or isinstance(value, bool):
-        return "switch"
-    return "number" if isinstance(value, int | float) else type(value).__name__
 
 
 def _to_bytes(scalars: Mapping[str, object], segment: str) -> Tensor:

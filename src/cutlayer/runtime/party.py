@@ -76,6 +76,8 @@ class Flight:
     losses: dict[str, list[tuple[Tensor, float]]] = field(default_factory=dict)
     shapes: dict[str, tuple[torch.Size, ...]] = field(default_factory=dict)
     training: bool = False
+    rows: int = 0
+    """Rows of the batch, at a party that loads one; 0 elsewhere."""
 
 
 class LocalParty:

@@ -5,24 +5,36 @@ They say where everyone stands and where to go on; never a tensor, a record or a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from ..errors import FrameError
 from ..runtime.positions import Position
+from .notes import on_one_line
 
 __all__ = [
-    "Accuse", "Bye", "Done", "Go", "Held", "Hello", "Keep", "Message", "Offer", "Place", "Ready", "RollCall",
+    "MOST_POSITIONS", "Accuse", "Bye", "Done", "Go", "Held", "Hello", "Keep", "Message", "Offer", "Place", "Ready", "RollCall",
     "Status", "Stop", "place", "read_hello", "read_message", "written",
 ]  # fmt: skip
 
 Rows = Annotated[int, Field(ge=0, lt=2**48)]
-Name = Annotated[str, Field(max_length=255)]
-Text = Annotated[str, Field(max_length=2000)]
+Name = Annotated[str, Field(max_length=255), AfterValidator(on_one_line)]
+Text = Annotated[str, Field(max_length=2000), AfterValidator(on_one_line)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Generation = Annotated[int, Field(ge=0, lt=2**32)]
-Place = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+Place = tuple[Annotated[int, Field(ge=0, lt=2**31)], Annotated[int, Field(ge=0, le=2**40)]]
+MOST_POSITIONS = 1000
+"""So many of its last snapshots a party tells of."""
+Places = Annotated[list[Place], Field(max_length=MOST_POSITIONS)]
 
 
 class _Said(BaseModel):
@@ -38,8 +50,14 @@ class Offer(_Said):
             same rows compare it.
     """
 
-    rows: dict[Name, Rows] = Field(default_factory=dict)
-    ids: dict[Name, Hash] = Field(default_factory=dict)
+    rows: dict[Name, Rows] = Field(default_factory=dict, max_length=16)
+    ids: dict[Name, Hash] = Field(default_factory=dict, max_length=16)
+
+    @model_validator(mode="after")
+    def _same_splits(self) -> Self:
+        if self.rows.keys() != self.ids.keys():
+            raise ValueError("rows and ids are of different splits")
+        return self
 
 
 class Hello(_Said):
@@ -51,9 +69,9 @@ class Hello(_Said):
         card: Its key card (see :mod:`cutlayer.keys.sealing`).
     """
 
-    parts: dict[Name, Hash]
+    parts: Annotated[dict[Name, Hash], Field(max_length=64)]
     offer: Offer
-    card: dict[Name, Annotated[str, Field(max_length=16384)]]
+    card: Annotated[dict[Name, Annotated[str, Field(max_length=16384)]], Field(max_length=16)]
 
 
 class RollCall(_Said):
@@ -69,7 +87,7 @@ class Ready(_Said):
 
     kind: Literal["ready"] = "ready"
     generation: Generation
-    positions: list[Place]
+    positions: Places
 
 
 class Go(_Said):
@@ -95,7 +113,7 @@ class Held(_Said):
     """Party to host: the snapshots that are now on its disk."""
 
     kind: Literal["held"] = "held"
-    positions: list[Place]
+    positions: Places
 
 
 class Keep(_Said):
@@ -198,8 +216,9 @@ def place(position: Position) -> Place:
 def _refused(error: ValidationError, sender: str) -> FrameError:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"])) or "it"
+    wrong = ascii(f"{where}: {first['msg']}")[1:-1][:400]  # it quotes what came
     refusal = FrameError(
-        f"a message of {sender!r} is not what it must be: {where}: {first['msg']}",
+        f"a message of {sender!r} is not what it must be: {wrong}",
         todo="both sides must run the same version of cutlayer",
     )
     refusal.sender = sender
