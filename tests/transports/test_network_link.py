@@ -185,6 +185,17 @@ def test_who_ignores_the_window_floods():
         other.read(one.take())
 
 
+def test_several_senders_may_fill_a_window_each():
+    one, other = Side(NetworkSettings()), Side(SETTINGS)
+    other.link = Link(SETTINGS, senders=5)
+    one.attach(other)
+    other.attach(one)
+    for _ in range(20):
+        one.link.send_frame(0, 1, 0, memoryview(bytes(1000)), go_on)
+    other.read(one.take())
+    assert len(other.came) == 20
+
+
 def test_bytes_of_an_older_generation_do_not_leave_and_free_their_room():
     one, other = pair()
     for generation in (0, 0, 0, 0, 1):

@@ -242,11 +242,13 @@ class NetworkTransport:
 
     def _check_end(self, party: str) -> None:
         if party in self._ended:
-            raise TransportError(
+            error = TransportError(
                 f"nothing more goes to or comes from {party!r}, which has closed its end",
                 party=self.party,
                 todo=f"look at why {party!r} ended",
             )
+            error.sender = party
+            raise error
 
     def _silent(self, party: str, timeout_s: float) -> PeerTimeout:
         return PeerTimeout(

@@ -81,26 +81,25 @@ class Envelope(NamedTuple):
         Raises:
             Violation: If it is too short, of another version or longer than its lane allows.
         """
-        if len(message) < HEADER.size:
+        size = len(message) - HEADER.size
+        if size < 0:
             raise Violation(
                 "an envelope is too short", got=f"{len(message)} bytes", expected=f"at least {HEADER.size}"
             )
-        version, *rest = HEADER.unpack_from(message)
-        envelope = cls._make((*rest, memoryview(message)[HEADER.size :]))
-        if version != VERSION:
+        fields = HEADER.unpack_from(message)
+        if fields[0] != VERSION:
             raise Violation(
                 "another version of the transport is spoken",
-                got=f"version {version}",
+                got=f"version {fields[0]}",
                 expected=f"version {VERSION}",
                 todo="install the same version of cutlayer everywhere",
             )
-        if envelope.lane == Lane.VOID and envelope.total > CHUNK:
+        envelope = cls._make((*fields[1:], memoryview(message)[HEADER.size :]))
+        if size > CHUNK and (envelope.lane == Lane.DATA or size > CONTROL_LIMIT):
+            limit = CHUNK if envelope.lane == Lane.DATA else CONTROL_LIMIT
+            raise Violation("an envelope is too long", got=f"{size} bytes", expected=f"at most {limit}")
+        if envelope.total > CHUNK and envelope.lane == Lane.VOID:
             raise Violation("an envelope stands for more bytes than one can hold", got=f"{envelope.total}")
-        limit = CHUNK if envelope.lane == Lane.DATA else CONTROL_LIMIT
-        if len(envelope.payload) > limit:
-            raise Violation(
-                "an envelope is too long", got=f"{len(envelope.payload)} bytes", expected=f"at most {limit}"
-            )
         return envelope
 
 

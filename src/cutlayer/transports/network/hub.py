@@ -232,7 +232,10 @@ class Hub:
         refusal = guest.refusal(incarnation)
         if refusal:
             return _refused(refusal)
-        answer = self._admit(guest.name, words)
+        try:
+            answer = self._admit(guest.name, words)
+        except CutlayerError as error:
+            return _refused(str(error))
         with guest.lock:
             began = guest.incarnation is not None
             new = guest.enter(incarnation)

@@ -70,10 +70,11 @@ class Link:
 
     Args:
         settings: Limits and times, the same at both sides.
+        senders: How many parties' frames come through it; each of them may fill a window.
     """
 
-    def __init__(self, settings: NetworkSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: NetworkSettings, senders: int = 1) -> None:
+        self._settings, self._senders = settings, senders
         self._ack_bytes = min(_ACK_BYTES, max(1, settings.window_bytes // 4))
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -340,8 +341,9 @@ class Link:
         self._received_frames += 1
         frames = self._received_frames - self._consumed_frames
         unread = self._received_bytes - self._consumed
-        many = unread > 2 * self._settings.window_bytes and frames > 2 * self._settings.window_frames
-        if many or frames > 2 * _MOST_FRAMES:
+        slack = 2 * self._senders
+        many = frames > slack * self._settings.window_frames
+        if (many and unread > slack * self._settings.window_bytes) or frames > slack * _MOST_FRAMES:
             raise Violation(
                 "it floods: more came than may be under way",
                 got=f"{unread} bytes in {frames} frames unread",
