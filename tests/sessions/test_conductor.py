@@ -141,9 +141,11 @@ def test_old_snapshots_go_when_all_hold_two_later_ones():
     line.all_join()
     for party in ("server", "client-0"):
         line.say(party, Held(positions=[(0, 2)]))
+        line.conductor.tick()
     assert not line.count("server", "keep")
     for party in ("server", "client-0", "client-1"):
         line.say(party, Held(positions=[(0, 2), (0, 4)]))
+        line.conductor.tick()
     assert line.last("server", "keep").position == (0, 2)
     assert line.kept[-1]["kept"] is True
 

@@ -106,6 +106,19 @@ class Sealer:
         }
         self._peers, self._generation = peers, generation
 
+    def check(self, party: str, card: Mapping[str, object]) -> None:
+        """Check a card as it came, before others are to rely on it.
+
+        Args:
+            party: Whose it should be.
+            card: What `KeyCard.to_json` wrote.
+
+        Raises:
+            IdentityError: If it is none, or does not hold.
+        """
+        if party != self.party:
+            self._peer(party, KeyCard.from_json(card), 0)
+
     def seal(self, frame: Buffer, to: str) -> memoryview:
         """Return ``frame`` sealed so that only the party ``to`` can open it, in writable memory.
 

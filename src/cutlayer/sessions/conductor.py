@@ -43,6 +43,8 @@ from .roster import turn_rows
 __all__ = ["Absence", "Conductor", "Line", "Roster"]
 
 _STRIKES = 3
+_MOST_RESTARTS, _RESTARTS_S = 20, 60.0
+_MOST_STEPS = 1_000_000  # of one party in an epoch
 
 
 class Line(Protocol):
@@ -108,6 +110,8 @@ class _Seat:
     ready: bool = False
     done: bool = False
     strikes: int = 0
+    accusers: set[str] = field(default_factory=set)
+    restarts: list[float] = field(default_factory=list)
     positions: tuple[Position, ...] = ()
     joined: Position = START
 
@@ -122,6 +126,7 @@ class Conductor:
         absence: What to do about missing parties.
         course: Makes the course of the training from the turns' rows and leaves.
         note: Called with who and what, for whatever a person at the host should know.
+        check_card: Raises an IdentityError if a party's key card does not hold.
         roster: What is remembered of the study if it was begun earlier.
         keep_roster: Called with what is to be remembered, when that changes.
         where: Adds to a status where the study stands.
@@ -136,6 +141,7 @@ class Conductor:
         *,
         course: Callable[[list[dict[str, int]], Sequence[Leave]], Course],
         note: Callable[[str, str], None],
+        check_card: Callable[[str, Mapping[str, str]], None] = lambda party, card: None,
         roster: Roster | None = None,
         keep_roster: Callable[[Roster], None] = lambda roster: None,
         where: Callable[[Status], Status] = lambda status: status,
@@ -152,6 +158,9 @@ class Conductor:
         self._commons = [START]
         self._until: dict[tuple[str, Position], tuple[Course, Position]] = {}
         self._line: Line | None = None
+        self._check_card = check_card
+        self._called_at = time.monotonic()
+        self._told_of_snapshots = False
         self._lock = threading.RLock()
 
     def connect(self, line: Line) -> None:
@@ -166,9 +175,11 @@ class Conductor:
         Raises:
             StudyError: It is not on the list, has another study, or comes back with other data.
             FrameError: It is no such message.
+            IdentityError: Its key card does not hold.
         """
         try:
             said = read_hello(hello, party)
+            self._check_card(party, said.card)
             with self._lock:
                 self._let_in(party, said)
         except CutlayerError as error:
@@ -181,6 +192,13 @@ class Conductor:
         if seat is None:
             raise StudyError(f"{party!r} is not on this study's list")
         self._compare(party, said)
+        calendar = self._course_of([dict(said.offer.rows)], ()).calendar
+        if any(calendar.batches(0, split) > _MOST_STEPS for split in said.offer.rows):
+            raise StudyError(
+                f"{party!r} brings more rows than a study can have",
+                got=f"rows {said.offer.rows}",
+                expected=f"at most {_MOST_STEPS:,} batches",
+            )
         before = self._roster.offers.get(party)
         if before is not None and before != said.offer:
             raise StudyError(
@@ -206,7 +224,11 @@ class Conductor:
             again = bool(seat.incarnation)
             seat.incarnation, seat.ready, seat.done = incarnation, False, False
             self._note(party, "restarted" if again else "joined")
-            if self.running and party not in self._roster.absent:
+            if self._restarts_too_often(seat):
+                self._turn_away(party, f"it restarted {_MOST_RESTARTS} times within {_RESTARTS_S:.0f} s")
+            elif self.over.is_set() and not self._roster.finished:
+                return
+            elif self.running and party not in self._roster.absent:
                 self._call_roll(f"{party} {'restarted' if again else 'joined'}")
             else:
                 self._send(party, RollCall(generation=self.generation, reason="welcome"))
@@ -229,12 +251,17 @@ class Conductor:
             missing = [name for name in self._required() if not self._seats[name].connected]
             now = time.monotonic()
             overdue = [m for m in missing if now - self._seats[m].gone_at > self.absence.after_s]
+            if not self.running and now - self._called_at > self.absence.after_s:
+                overdue += [m for m in self._required() if m not in missing and not self._seats[m].ready]
             if overdue and self.absence.then == "stop":
                 self.stop(f"{', '.join(overdue)} did not come back within {self.absence.after_s:g} s")
             elif overdue and self.absence.then == "skip" and self._can_skip(overdue):
                 self._roster.absent.extend(overdue)
                 self._note(", ".join(overdue), "does not come back: its turns are left out from now on")
                 self._call_roll(f"going on without {', '.join(overdue)}")
+            if self._told_of_snapshots:
+                self._told_of_snapshots = False
+                self._let_old_ones_go()
             self._tell_status(missing)
 
     def stop(self, reason: str) -> None:
@@ -267,12 +294,14 @@ class Conductor:
         match message:
             case Ready() if self._roster.finished:
                 self._send(party, Bye())  # it missed the end, or the host was started once more
+            case Ready() | Held() | Done() | Accuse() if self.over.is_set():
+                pass
             case Ready() if message.generation == self.generation:
                 seat.positions, seat.ready, seat.done = _positions(message.positions), True, False
                 self._go_if_all_are_ready()
             case Held():
                 seat.positions = _positions(message.positions)
-                self._let_old_ones_go()
+                self._told_of_snapshots = True
             case Done() if message.generation == self.generation and self.running:
                 seat.done = True
                 if all(self._seats[name].done for name in self._required()):
@@ -292,20 +321,36 @@ class Conductor:
     def _accused(self, party: str, message: Accuse) -> None:
         """Somebody sent what must not be: the host sees that itself; of others it hears."""
         self._note(message.sender, f"{party} reports: {message.what}")
-        culprit = self._seats.get(message.sender)
-        if culprit is None:
-            return
-        if party == self.host:
-            culprit.connected, culprit.gone_at = False, time.monotonic()
-            culprit.ready = False
-            self._drop(message.sender, message.what)
-            self._call_roll(f"{message.sender} was turned away")
+        if message.sender not in self._seats or message.sender == party:
+            raise FrameError(f"{party!r} accuses nobody that takes part", got=repr(message.sender))
+        culprit, accuser = self._seats[message.sender], self._seats[party]
+        culprit.accusers.add(party)
+        accuser.strikes += 1
+        if message.sender != self.host and (party == self.host or len(culprit.accusers) > 1):
+            self._turn_away(message.sender, message.what)
+        elif accuser.strikes >= _STRIKES:
+            self._turn_away(
+                party,
+                f"it reported {_STRIKES} times what nobody else did, of {message.sender}: {message.what}",
+            )
         else:
-            self._seats[party].strikes += 1
-            if self._seats[party].strikes >= _STRIKES:
-                self.stop(f"{party} and {message.sender} cannot agree: {message.what}")
-            else:
-                self._call_roll(f"{party} could not use what {message.sender} sent")
+            self._call_roll(f"{party} could not use what {message.sender} sent")
+
+    def _turn_away(self, party: str, reason: str) -> None:
+        """Drop a party for a while; the others go on, or wait for it, as the study says."""
+        seat = self._seats[party]
+        self._note(party, f"turned away: {reason}")
+        seat.connected, seat.gone_at, seat.ready = False, time.monotonic(), False
+        seat.strikes = 0
+        seat.accusers.clear()
+        self._drop(party, reason)
+        if self.running and party not in self._roster.absent:
+            self._call_roll(f"{party} was turned away")
+
+    def _restarts_too_often(self, seat: _Seat) -> bool:
+        now = time.monotonic()
+        seat.restarts = [*(at for at in seat.restarts if now - at < _RESTARTS_S), now]
+        return len(seat.restarts) > _MOST_RESTARTS
 
     def _compare(self, party: str, said: Hello) -> None:
         differ = sorted(
@@ -329,6 +374,7 @@ class Conductor:
     def _call_roll(self, reason: str) -> None:
         self.generation += 1
         self.running = False
+        self._called_at = time.monotonic()
         for seat in self._seats.values():
             seat.ready = seat.done = False
         if self._line is not None:
@@ -342,7 +388,7 @@ class Conductor:
         try:
             position = self._agree()
         except CutlayerError as error:
-            self.stop(str(error))
+            self._without_who_is_in_the_way(error)
             return
         self._roster.generation = self.generation
         self._keep_roster(self._roster)
@@ -359,6 +405,22 @@ class Conductor:
         )
         for name in required:
             self._send(name, go)
+
+    def _without_who_is_in_the_way(self, error: CutlayerError) -> None:
+        """Nobody can go on: leave a party out without which the others can, if the study skips; stop otherwise."""
+        for name in self._required() if self.absence.then == "skip" else ():
+            if name == self.host or not self._can_skip([name]):
+                continue
+            self._roster.absent.append(name)
+            try:
+                self._agree()
+            except CutlayerError:
+                self._roster.absent.remove(name)
+                continue
+            self._turn_away(name, str(error))
+            self._call_roll(f"going on without {name}")
+            return
+        self.stop(str(error))
 
     def _agree(self) -> Position:
         """Work out, from what everyone brings and holds, the course and where in it all go on.
@@ -426,7 +488,15 @@ class Conductor:
         """Once all hold later common snapshots, the older ones are needed no more; two are kept."""
         if not self.running or self._course is None:
             return
-        position, _ = self._common(self._rows)
+        try:
+            position, _ = self._common(self._rows)
+        except CutlayerError:
+            return  # somebody has none any more; it matters when all go back to one
+        self._until = {
+            key: one
+            for key, one in self._until.items()
+            if one[0] is self._course and key[1] in {START, *self._starts(key[0])}
+        }
         if position <= self._commons[-1]:
             return
         self._commons.append(position)

@@ -17,6 +17,7 @@ from ..transports import Transport
 from ..transports.network import Hub, NetworkSettings
 from .conductor import Absence, Conductor, Roster
 from .messages import Offer
+from .notes import Notes
 from .participant import Part, Participant, Watcher
 
 __all__ = ["routes", "serve"]
@@ -49,13 +50,15 @@ def serve(
     """
     sealer = Sealer(credentials, part.study.digest)
     participant = Participant(part, sealer, watcher, lambda epoch: conductor.epoch_begins(epoch))
+    notes = Notes(watcher.note)
     conductor = Conductor(
         part.study.graph,
         part.party,
         part.study.parts,
         absence,
         course=part.study.course,
-        note=lambda who, what: watcher.note(f"{who}: {what}"),
+        note=notes,
+        check_card=sealer.check,
         roster=_read_roster(part.folder),
         keep_roster=lambda roster: _write_roster(part.folder, roster),
         where=participant.where,
@@ -68,7 +71,7 @@ def serve(
         admit=conductor.admit,
         on_control=conductor.on_control,
         on_presence=conductor.on_presence,
-        on_incident=lambda who, what: watcher.note(f"!! {who}: {what}"),
+        on_incident=lambda who, what: notes(who, what, mark="!! "),
         allowed=lambda source, target: (source, target) in ways,
         settings=settings,
     )

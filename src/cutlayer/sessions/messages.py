@@ -22,8 +22,8 @@ from ..runtime.positions import Position
 from .notes import on_one_line
 
 __all__ = [
-    "MOST_POSITIONS", "Accuse", "Bye", "Done", "Go", "Held", "Hello", "Keep", "Message", "Offer", "Place", "Ready", "RollCall",
-    "Status", "Stop", "place", "read_hello", "read_message", "written",
+    "MOST_POSITIONS", "Accuse", "Bye", "Done", "Go", "Held", "Hello", "Keep", "Message", "Offer", "Place",
+    "Ready", "RollCall", "Status", "Stop", "place", "read_hello", "read_message", "written",
 ]  # fmt: skip
 
 Rows = Annotated[int, Field(ge=0, lt=2**48)]

@@ -11,7 +11,15 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from ..data import PartyData
-from ..errors import CutlayerError, FrameError, LogError, NumericsError, RestartError, StudyError
+from ..errors import (
+    CutlayerError,
+    FrameError,
+    LogError,
+    NumericsError,
+    RestartError,
+    StudyError,
+    TransportError,
+)
 from ..keys.cards import KeyCard
 from ..keys.sealing import Sealer
 from ..metering.disclosure_log import DisclosureLog
@@ -24,11 +32,13 @@ from ..runtime.positions import START, Position
 from ..runtime.snapshots import Snapshot, Snapshots
 from ..runtime.training import Progress, Settings, Trainer
 from ..schedules.calendar import Batch, Leave
+from ..schedules.steps import data_roles
 from ..study import Study
 from ..transports import Transport
 from ..wire import PlainSeal
 from .guarded import GuardedTransport
 from .messages import (
+    MOST_POSITIONS,
     Accuse,
     Bye,
     Done,
@@ -37,6 +47,7 @@ from .messages import (
     Hello,
     Keep,
     Message,
+    Place,
     Ready,
     RollCall,
     Status,
@@ -220,7 +231,7 @@ class Participant:
             self.watcher.note(str(error))
         with self._lock:
             self._held = list(self._snapshots.held())
-        self._say(Ready(generation=call.generation, positions=[place(p) for p in self._held]))
+        self._say(Ready(generation=call.generation, positions=self._places()))
 
     def _perform(self, go: Go) -> None:
         """Go on from where the host says, to the end or the next roll call."""
@@ -238,6 +249,11 @@ class Participant:
             self._write_half(trainer)
         except RestartError:
             return
+        except TransportError as error:
+            if not error.sender:
+                raise
+            self.watcher.note(f"{error.sender} has ended; waiting until it is back")
+            return  # the roll is called when it is back, or when all go on without it
         except (FrameError, NumericsError) as error:
             sender = error.sender or (guarded.heard if isinstance(error, FrameError) else "")
             if not sender:
@@ -245,12 +261,13 @@ class Participant:
             self.watcher.note(str(error))
             self._say(Accuse(generation=go.generation, sender=sender, what=str(error)[:2000]))
             return
-        self._say(Held(positions=[place(p) for p in self._held]))
+        self._say(Held(positions=self._places()))
         self._say(Done(generation=go.generation))
 
     def _trainer_at(self, position: Position, go: Go) -> tuple[Trainer, GuardedTransport]:
         """Return a trainer with this party as it was at ``position``."""
         part, study = self.part, self.part.study
+        self._check_rows(go.rows)
         if go.rows != self._proved:
             study.prove(go.rows)
             self._proved = go.rows
@@ -275,6 +292,20 @@ class Participant:
         self.watcher.note(f"begin at {position}" if position == START else f"go on from {position}")
         return trainer, guarded
 
+    def _check_rows(self, rows: list[dict[str, int]]) -> None:
+        """Refuse a host that says of one's own turns what is not so."""
+        part = self.part
+        own = {s: len(r) for s, r in part.data.splits.items()} if part.data is not None else {}
+        roles = data_roles(part.study.graph)
+        for turn, said in zip(part.study.graph.turns, rows, strict=False):
+            if part.party in (turn[role] for role in roles) and any(own.get(s) != n for s, n in said.items()):
+                raise StudyError(
+                    "the host tells of other rows than this party brought",
+                    party=part.party,
+                    got=f"{said}",
+                    expected=f"{own}",
+                )
+
     def _snapshot_at(self, position: Position) -> Snapshot:
         """Return the newest snapshot at or before ``position``; what came after it will be done once more."""
         self._snapshots.rewind(position)
@@ -298,9 +329,12 @@ class Participant:
         """A snapshot is safe: the host may count on it."""
         with self._lock:
             self._held = sorted({*self._held, position})
-            held = Held(positions=[place(p) for p in self._held])
+            held = Held(positions=self._places())
         if self.connection is not None:
             self.connection.control(written(held))
+
+    def _places(self) -> list[Place]:
+        return [place(held) for held in self._held[-MOST_POSITIONS:]]
 
     def let_old_ones_go(self) -> None:
         """Delete the snapshots that nobody will go back to."""
