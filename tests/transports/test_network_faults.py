@@ -2,6 +2,7 @@
 
 import random
 import resource
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +160,7 @@ def test_a_host_that_restarts_is_a_new_one_and_both_begin_from_zero(make):
     guest.end.send("server", b"to the old one")
     host.close()
     eventually(lambda: not guest.connected)
+    assert "ended the stream" in guest.why or "broke" in guest.why
     again = make.host(address=host.address)
     eventually(lambda: guest.connected)
     assert [new for _, new in guest.welcomes] == [True, True]
@@ -270,6 +272,17 @@ def test_a_party_may_dial_before_the_host_listens(make, keys):
     assert len(guest.states) == 1  # told once
     host = make.host(address=silent.address)
     assert host.end.receive("hospital-a", 10) == b"early"
+
+
+def test_a_host_that_cannot_be_reached_is_an_error_in_words(make):
+    silent = socket.create_server(("127.0.0.1", 0))
+    guest = make.guest("hospital-a", f"127.0.0.1:{silent.getsockname()[1]}")
+    eventually(lambda: guest.states)
+    assert "does not answer; is the host 'server' running, and does a firewall" in guest.why, guest.why
+    other = make.guest("hospital-b", "no.such.host.invalid:1")
+    eventually(lambda: other.states)
+    assert "the name in no.such.host.invalid:1 is not known" in other.why
+    silent.close()
 
 
 def test_through_an_http_proxy(make, monkeypatch):

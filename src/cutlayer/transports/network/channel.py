@@ -55,62 +55,65 @@ def client_channel(credentials: Credentials, address: str, host: str, settings: 
     return grpc.secure_channel(address, secure, options)
 
 
-def explain(error: grpc.RpcError, address: str, host: str) -> str:
-    """Return what gRPC's failure means and what to do."""
+def explain(error: grpc.RpcError, address: str, host: str, was_open: bool = False) -> str:
+    """Return what gRPC's failure means and what to do.
+
+    Args:
+        error: What gRPC raised.
+        address: Where the host should listen.
+        host: Its party's name.
+        was_open: Whether the stream had been open, so that nothing can be wrong with certificates.
+    """
     code, details = error.code(), str(error.details() or "")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return f"{address} serves as many parties as it can; try again later"
     if code == grpc.StatusCode.CANCELLED:
-        return f"the stream to {address} was silent and was given up"
-    for mark, words in _MEANINGS:
-        if mark.lower() in details.lower():
+        if not was_open:
+            return _SILENT.format(address=address, host=host)
+        return f"the stream to the host {host!r} at {address} was silent and was given up"
+    if was_open:
+        return f"the stream to the host {host!r} at {address} broke ({details})"
+    for words, *marks in _MEANINGS:
+        if any(mark in details.lower() for mark in marks):
             return words.format(address=address, host=host)
     return f"no stream to {address}: {code.name} {details}"
 
 
+_SILENT = (
+    "{address} does not answer; is the host {host!r} running, and does a firewall let this port through?"
+)
 _MEANINGS = (
     (
-        "CERTIFICATE_VERIFY_FAILED",
         "what listens at {address} shows a certificate that this study's authority has not signed, or that"
         " has expired; check the address, and compare authority.pem with the host's: `cutlayer keys show`",
+        "certificate_verify_failed",
     ),
     (
+        "what listens at {address} is a party of this study but not its host {host!r}; check the address",
         "hostname verification",
-        "what listens at {address} is a party of this study but not its host {host!r}; check the address",
-    ),
-    (
         "peer name",
-        "what listens at {address} is a party of this study but not its host {host!r}; check the address",
     ),
     (
-        "connection refused",
         "nobody listens at {address}; is the host {host!r} running, and does the address name its port?",
+        "connection refused",
     ),
     (
-        "dns",
         "the name in {address} is not known; check the spelling and this machine's name service",
-    ),
-    (
+        "resolving",
         "resolution",
-        "the name in {address} is not known; check the spelling and this machine's name service",
+        "lookup",
     ),
     (
-        "wrong_version_number",
         "what listens at {address} does not speak TLS, so it is no host of cutlayer; check address and port",
+        "wrong_version_number",
     ),
+    (_SILENT, "timed out", "timeout", "endpoint closing", "handshaker shutdown", "unreachable", "no route"),
     (
+        "the host at {address} refused this certificate, or it is no host of cutlayer; check that the"
+        " certificate is of this study and has not expired: `cutlayer keys show`",
         "socket closed",
-        "the host at {address} refused this certificate, or it is no host of cutlayer; check that the"
-        " certificate is of this study and has not expired: `cutlayer keys show`",
-    ),
-    (
+        "connection reset",
         "handshak",
-        "the host at {address} refused this certificate, or it is no host of cutlayer; check that the"
-        " certificate is of this study and has not expired: `cutlayer keys show`",
-    ),
-    (
-        "timed out",
-        "{address} does not answer; is the host {host!r} running, and does a firewall let this port through?",
     ),
 )
 

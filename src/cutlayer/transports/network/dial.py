@@ -75,7 +75,8 @@ class Dial:
         self._stopped = threading.Event()
         self._call: Any = None
         self._call_began = 0.0
-        self._told = (False, "")
+        self._open = False
+        self._told: set[str] = set()
         self._threads = [
             threading.Thread(target=work, name=f"cutlayer-dial-{credentials.party}", daemon=True)
             for work in (self._run, self._watch)
@@ -134,7 +135,7 @@ class Dial:
                 self._visit()
                 self._tell(False, f"the host {self._host!r} ended the stream")
             except grpc.RpcError as error:
-                self._tell(False, explain(error, self._address, self._host))
+                self._tell(False, explain(error, self._address, self._host, self._open))
             except IdentityError as error:
                 self.transport.interrupt(error)
                 self._tell(False, str(error))
@@ -222,6 +223,12 @@ class Dial:
                     call.cancel()
 
     def _tell(self, connected: bool, why: str) -> None:
-        if self._told != (connected, why) and not (self._stopped.is_set() and not connected):
-            self._told = (connected, why)
-            self._on_state(connected, why)
+        """Tell the state, and each reason why there is no stream only once until there is one."""
+        self._open = connected
+        if connected:
+            self._told.clear()
+        elif self._stopped.is_set() or why in self._told:
+            return
+        else:
+            self._told.add(why)
+        self._on_state(connected, why)
