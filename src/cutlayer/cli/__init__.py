@@ -17,6 +17,7 @@ from .describe import describe
 from .fields import fields
 from .join import join
 from .keys import keys
+from .local import local
 from .reports import demo, report
 from .serve import serve
 from .simulate import simulate
@@ -26,7 +27,7 @@ __all__ = ["app", "main"]
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "A study in one process": (simulate, describe, cuts, report),
-    "A study between organisations": (serve, join, fields, deal),
+    "A study between organisations": (local, serve, join, fields, deal),
     "Checks": (check, verify_log),
 }
 

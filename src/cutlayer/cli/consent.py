@@ -28,8 +28,8 @@ def agreed(
     approvals: Approvals,
     build: Callable[[], PartyStudy],
     command: Sequence[str],
-) -> PartyStudy:
-    """Return the study as the party has it, once its model code and all else were approved.
+) -> tuple[PartyStudy, str]:
+    """Return the study as the party has it, once its model code and all else were approved, and a word on that.
 
     Args:
         file: The study's file.
@@ -54,8 +54,7 @@ def agreed(
             party=found.party, got=_listed(found.study.code), expected=_listed(code),
             todo="see who changes these files meanwhile",
         )  # fmt: skip
-    _approve_study(found, None if only_code else approve, approvals, command)
-    return found
+    return found, _approve_study(found, None if only_code else approve, approvals, command)
 
 
 def code_of(file: StudyFile) -> dict[str, str]:
@@ -104,7 +103,7 @@ def _approve_code(code: Mapping[str, str], approvals: Approvals, given: bool, co
 
 def _approve_study(
     found: PartyStudy, approve: str | None, approvals: Approvals, command: Sequence[str]
-) -> None:
+) -> str:
     study, party = found.study, found.party
     statement = study.disclosure(party)
     if approve is not None:
@@ -116,12 +115,10 @@ def _approve_study(
             )  # fmt: skip
         if not approvals.covers(study, statement):
             approvals.allow(study, statement, "--approve")
-        _say(f"Approved by --approve: digest {study.digest[:SHORTEST]}, kept in {approvals.path}.")
-        return
+        return f"approved by --approve: digest {study.digest[:SHORTEST]}, kept in {approvals.path}"
     last = approvals.last
     if last is not None and approvals.covers(study, statement):
-        _say(f"Approved on {last.time[:16].replace('T', ' ')} UTC: digest {study.digest[:SHORTEST]}.")
-        return
+        return f"approved on {last.time[:16].replace('T', ' ')} UTC: digest {study.digest[:SHORTEST]}"
     text = f"{_news(study, approvals)}{statement.rstrip()}\n\n{_parts(study)}"
     if not _somebody_is_there():
         raise ConsentError(
@@ -132,6 +129,7 @@ def _approve_study(
     if not _yes("Approve? [y/N] "):
         raise ConsentError("not approved: nothing has left this machine", party=party)
     approvals.allow(study, statement, "terminal")
+    return f"approved: digest {study.digest[:SHORTEST]}, kept in {approvals.path}"
 
 
 def _parts(study: Study) -> str:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..metering.events import Event, Measured
+from ..metering.events import EpochEnded, Event, Measured
 from .screen import console
 from .standing import Standing, is_news, plain
 
@@ -182,7 +182,9 @@ class _Feed(_Watching):
                 "metrics", epoch=event.epoch, split=event.split, loss=event.loss, rows=event.rows,
                 metrics={name: _number(value) for name, value in event.metrics.items()},
             )  # fmt: skip
-        super()._happened(event)
+        elif isinstance(event, EpochEnded):
+            losses = {name: _number(value) for name, value in event.losses.items()}
+            self._write("epoch", epoch=event.epoch, losses=losses, seconds=event.seconds)
 
     def _moved(self) -> None:
         now = time.monotonic()

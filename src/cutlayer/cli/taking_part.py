@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ..study_file import NetworkTable, PartyStudy, StudyFile
 
 __all__ = [
-    "Approve", "AsJson", "Data", "Keys", "Out", "Own", "Report", "Threads", "begin", "host_of", "name_in_a_path",
+    "Approve", "AsJson", "Data", "Keys", "Out", "Own", "Report", "Threads",
+    "asked_to_end", "begin", "check_extra", "host_of", "name_in_a_path",
     "network_settings", "take_part",
 ]  # fmt: skip
 
@@ -89,7 +90,7 @@ def begin(
     """Find what a party needs, before PyTorch is imported."""
     _set_threads(threads)
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    _check_extra()
+    check_extra()
     credentials = _credentials(file, party, keys)
     folder = out or Path("runs") / name_in_a_path(file.name) / party
     if data is None:
@@ -115,13 +116,13 @@ def take_part(
         return own.file.at(own.party, own.data)
 
     approvals = Approvals(own.folder)
-    with _asked_to_end():
+    with asked_to_end():
         try:
-            found = agreed(own.file, approve, approvals, build, own.command)
+            found, consent = agreed(own.file, approve, approvals, build, own.command)
             _use_threads(found, threads)
             part = _part(own, found)
             with shown(found.study, own.party, as_json=as_json) as watcher:
-                for line in _notices(own, found):
+                for line in (consent, *_notices(own, found)):
                     watcher.note(line)
                 run(part, found, watcher)
         except KeyboardInterrupt as ended:
@@ -152,7 +153,12 @@ def name_in_a_path(name: str) -> str:
 # What is needed
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
+    """Refuse to go on without what parties on different machines need.
+
+    Raises:
+        StudyError: Says what to install.
+    """
     for package in ("grpc", "cryptography"):
         if importlib.util.find_spec(package) is None:
             raise StudyError(
@@ -243,7 +249,7 @@ def _command() -> list[str]:
 
 
 @contextlib.contextmanager
-def _asked_to_end() -> Iterator[None]:
+def asked_to_end() -> Iterator[None]:
     """End in order when a supervisor asks for it, as with Ctrl-C."""
 
     def end(number: int, frame: object) -> None:
