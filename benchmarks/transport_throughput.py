@@ -10,6 +10,7 @@ Bar: 16 MB frames at 0.8 of the socket's throughput.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cutlayer.errors import TransportError
 from cutlayer.keys.authority import Authority
 from cutlayer.keys.credentials import Credentials
 from cutlayer.transports import aligned_buffer
@@ -75,8 +77,9 @@ def serve(folder: Path) -> None:
             stream.sendall(frame)
 
     def by_hub() -> None:
-        while True:
-            hub.transport.send(GUEST, hub.transport.receive(GUEST, float("inf")))
+        with contextlib.suppress(TransportError):  # the other side has hung up
+            while True:
+                hub.transport.send(GUEST, hub.transport.receive(GUEST, float("inf")))
 
     hub = Hub(
         Credentials.load(folder),
