@@ -113,6 +113,9 @@ def take_part(
     from .live import shown
 
     def build() -> PartyStudy:
+        from ..sessions.quick_start import quick_start
+
+        quick_start()
         return own.file.at(own.party, own.data)
 
     approvals = Approvals(own.folder)
@@ -228,10 +231,12 @@ def _set_threads(threads: int | None) -> None:
 def _use_threads(found: PartyStudy, threads: int | None) -> None:
     import torch
 
+    from ..sessions.threads import default_threads
+
     if threads is not None:
         torch.set_num_threads(threads)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(default_threads(found.study, found.party))
 
 
 # How it ends

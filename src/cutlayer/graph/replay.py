@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["note_gradient_strides", "replay"]
 
+_ENGINE = torch.autograd.Variable._execution_engine
 _SEED = 20180803
 
 Outcome = dict[str, Tensor]
@@ -185,7 +186,11 @@ def _first_gradients(out: Sequence[Tensor]) -> list[Tensor | None]:
 def _backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
     wanted = [(t, g) for t, g in zip(tensors, gradients, strict=True) if t.requires_grad and g is not None]
     if wanted:
-        torch.autograd.backward([t for t, _ in wanted], [g for _, g in wanted])
+        # What ``torch.autograd.backward`` does, but for its look at the gradients' shapes, which imports sympy.
+        _ENGINE.run_backward(
+            tuple(t for t, _ in wanted), tuple(g for _, g in wanted), False, False, (),
+            allow_unreachable=True, accumulate_grad=True,
+        )  # fmt: skip
 
 
 def _add(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> None:

@@ -1,0 +1,116 @@
+"""Steps a second of a small network whose halves are in two processes, over mutual TLS.
+
+Workload W: 784 -> 256 ReLU | 256 -> 10, cut at the bar, batches of 64, SGD with learning rate 0.05, float32, one
+client, 12,800 rows of random numbers of MNIST's shape. Server and client are processes of their own that go through
+`cutlayer.sessions`, as `cutlayer serve` and `cutlayer join` do, with all that is on by default: snapshots, logs,
+disclosure logs, checks. They are compared with (a) a pair of processes by hand on a raw TCP socket without TLS and
+(b) the loop over the uncut network in one process; see network_rivals.py. All in turn; speeds are from the end of the
+first epoch to the end of the last, ratios the median over the rounds.
+
+Ends with 1 if the parties make less than 0.7 times the steps a second of the pair, or less than 0.45 of the loop.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import measuring
+import network_pair
+from network_pair import HOST, Told, listen, started
+
+MIN_OF_PAIR, MIN_OF_LOOP = 0.7, 0.45
+
+
+def loop(work: str, epochs: int, *more: object) -> float:
+    """Return the steps a second of the uncut loop in a process of its own."""
+    told = Told()
+    with started("network_rivals.py", ["loop", work, "--epochs", epochs, *more]) as process:
+        listen(process, told)
+    return 1 / told.step_seconds()
+
+
+def raw_pair(work: str, epochs: int, *more: object) -> float:
+    """Return the steps a second of two processes by hand."""
+    told, other = Told(), Told()
+    common = [work, "--epochs", epochs, *more]
+    with started("network_rivals.py", ["server", *common]) as server:
+        port = listen(server, told, "port")["port"]
+        with started("network_rivals.py", ["client", *common, "--port", port]) as client:
+            listen(client, other)
+        listen(server, told)
+    return 1 / told.step_seconds()
+
+
+def parties(work: str, epochs: int, keys: Path, actions: list[dict[str, float]]) -> float:
+    """Return the steps a second of two parties; note how long their actions take."""
+    told = network_pair.two_parties(work, keys, epochs)
+    found = {}
+    for name, one in told.items():
+        for line in one.all("op"):
+            if line["epoch"] == epochs - 2:
+                found[f"{name} {line['op']}"] = 1e6 * line["seconds"] / line["calls"]
+    actions.append(found)
+    return 1 / told[HOST].step_seconds()
+
+
+def middle(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each name."""
+    return {name: round(statistics.median(row[name] for row in rows), 1) for name in rows[0]}
+
+
+def measure(rounds: int, epochs: int) -> measuring.Figures:
+    """Return steps a second of all sides and their ratios."""
+    actions: list[dict[str, float]] = []
+    with network_pair.keys() as keys:
+        found = measuring.in_turn(
+            {
+                "parties": lambda: parties("w", epochs, keys, actions),
+                "raw_pair": lambda: raw_pair("w", epochs),
+                "loop": lambda: loop("w", epochs),
+            },
+            rounds,
+            warm_up=False,
+        )
+    values = found.values
+    return {
+        "steps_per_second": found.medians(),
+        "ratio_to_raw_pair": measuring.ratio(values["parties"], values["raw_pair"]),
+        "ratio_to_loop": measuring.ratio(values["parties"], values["loop"]),
+        "ratio_of_raw_pair_to_loop": measuring.ratio(values["raw_pair"], values["loop"]),
+        "microseconds_of_actions": middle(actions),
+        "rounds": rounds,
+        "steps_per_round": (epochs - 1) * network_pair.WORKS["w"].rows // network_pair.BATCH,
+        "min_ratio_to_raw_pair": MIN_OF_PAIR,
+        "min_ratio_to_loop": MIN_OF_LOOP,
+    }
+
+
+def failures(figures: measuring.Figures) -> measuring.Failures:
+    """Return what is beyond its bar, in words."""
+    found = []
+    for name, bar in (("raw_pair", MIN_OF_PAIR), ("loop", MIN_OF_LOOP)):
+        reached = figures[f"ratio_to_{name}"]
+        if reached < bar and not figures["quick"]:
+            found.append(f"{reached:.3f} of the {name}, at least {bar} is wanted")
+    return found
+
+
+def main() -> int:
+    """Measure, print, and return the exit status."""
+    parser = measuring.parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=12)
+    arguments = parser.parse_args()
+    print("Workload W between processes, steps a second:")
+    rounds, epochs = (1, 3) if arguments.quick else (arguments.rounds, arguments.epochs)
+    figures = measure(rounds, epochs) | {"quick": arguments.quick}
+    print(f"the parties make {figures['ratio_to_raw_pair']:.3f} times the steps of the pair by hand,")
+    print(f"{figures['ratio_to_loop']:.3f} times those of the loop in one process")
+    return measuring.finish("network_w", figures, failures(figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
