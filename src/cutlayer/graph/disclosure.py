@@ -206,6 +206,13 @@ class _Page:
             f"To {self.host} besides: the study's digest by parts, how many rows there are in each split and one "
             "hash of all their ids together, its certificate, up to which step it has snapshots, and errors in words.",
         ]
+        holders = [role for role in self.graph.roles.values() if role.fields]
+        if len(holders) > 1 and self.role in holders:
+            entries.append(
+                "To parties that hold other columns, or the labels, of the same rows and of more besides: a hash of each "
+                "id with a key that only the two have, so that rows are matched. Whoever gets it can try out ids of "
+                "a form that it knows."
+            )
         others = [party.name for party in self.graph.parties if party.name not in (self.party, self.host)]
         if others:
             entries.insert(

@@ -173,6 +173,18 @@ class Sealer:
             way.next += 1
         return frame
 
+    def secret(self, peer: str, purpose: bytes) -> bytes:
+        """Return 32 bytes that only this party and ``peer`` know: others for each purpose and generation.
+
+        Raises:
+            FrameError: If there is no key with that party.
+        """
+        ways = self._peer_of(peer)
+        both = b"".join(sorted((ways.sending.key, ways.receiving.key)))
+        return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=framed(_PURPOSE, purpose)).derive(
+            both
+        )
+
     def _decrypted(self, given: memoryview, way: _Way, number: int, sender: str) -> memoryview:
         size = len(given) - OVERHEAD
         frame = _aligned(size + _ROOM)

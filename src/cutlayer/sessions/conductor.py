@@ -398,6 +398,7 @@ class Conductor:
             position=place(position),
             rows=[dict(turn) for turn in self._rows],
             leaves=[(le.turn, le.epoch, le.batches, le.until) for le in self._roster.leaves],
+            offers={name: offer for name, offer in self._roster.offers.items() if offer.rows},
             cards={n: s.hello.card for n in required if (s := self._seats[n]).hello is not None},
         )
         self._note(

@@ -13,6 +13,7 @@ from ..graph.split_graph import SplitGraph
 from ..keys.credentials import Credentials
 from ..keys.sealing import Sealer
 from ..schedules.calendar import Leave
+from ..schedules.steps import data_roles
 from ..transports import Transport
 from ..transports.network import Hub, NetworkSettings
 from .conductor import Absence, Conductor, Roster
@@ -130,9 +131,11 @@ class _Home:
 
 
 def routes(graph: SplitGraph) -> frozenset[tuple[str, str]]:
-    """Return who may send frames to whom: over a cut of a turn in which both take part, or within a role."""
+    """Return who may send frames to whom: over a cut of a turn, to match its rows, or within a role."""
     pairs: set[tuple[str, str]] = set()
     for turn in graph.turns:
+        members = {turn[role] for role in data_roles(graph)}
+        pairs |= {(a, b) for a in members for b in members if a != b}
         for cut in graph.cuts:
             pairs |= {(turn[cut.source], turn[cut.target]), (turn[cut.target], turn[cut.source])}
     for role in graph.roles.values():

@@ -98,6 +98,7 @@ class Go(_Said):
         position: The last position that all have in common.
         rows: Rows of each turn by split.
         leaves: Turns that do not take place for a while; see :class:`~cutlayer.schedules.calendar.Leave`.
+        offers: What the parties brought that have data.
         cards: Key cards of all parties that take part.
     """
 
@@ -106,6 +107,7 @@ class Go(_Said):
     position: Place
     rows: list[dict[Name, Rows]]
     leaves: list[tuple[Rows, Rows, Rows, Rows]] = Field(default_factory=list)
+    offers: dict[Name, Offer] = Field(default_factory=dict)
     cards: dict[Name, dict[Name, Annotated[str, Field(max_length=16384)]]]
 
 

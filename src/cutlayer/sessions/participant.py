@@ -37,6 +37,7 @@ from ..study import Study
 from ..transports import Transport
 from ..wire import PlainSeal
 from .guarded import GuardedTransport
+from .matching import matched_positions
 from .messages import (
     MOST_POSITIONS,
     Accuse,
@@ -56,7 +57,7 @@ from .messages import (
     read_message,
     written,
 )
-from .roster import offer_of, positions_of
+from .roster import offer_of
 
 __all__ = ["Connection", "Part", "Participant", "Watcher"]
 
@@ -240,10 +241,11 @@ class Participant:
                 return
             self._connected().begin(go.generation)
         position = Position(*go.position)
+        guarded = GuardedTransport(self._connected().transport, self.part.host, self.sealer, self._disclosed)
         try:
             cards = {name: KeyCard.from_json(card) for name, card in go.cards.items()}
             self.sealer.meet(cards, go.generation)
-            trainer, guarded = self._trainer_at(position, go)
+            trainer = self._trainer_at(position, go, guarded)
             trainer.train(position)
             self._snapshots.wait()
             self._write_half(trainer)
@@ -264,7 +266,7 @@ class Participant:
         self._say(Held(positions=self._places()))
         self._say(Done(generation=go.generation))
 
-    def _trainer_at(self, position: Position, go: Go) -> tuple[Trainer, GuardedTransport]:
+    def _trainer_at(self, position: Position, go: Go, guarded: GuardedTransport) -> Trainer:
         """Return a trainer with this party as it was at ``position``."""
         part, study = self.part, self.part.study
         self._check_rows(go.rows)
@@ -274,7 +276,9 @@ class Participant:
         course = study.course(go.rows, [Leave(*leave) for leave in go.leaves])
         snapshot = self._snapshot_at(position)
         trainer = self._trainer = _PartTrainer(self, course, study.settings)
-        guarded = GuardedTransport(self._connected().transport, part.host, self.sealer, self._disclosed)
+        absent = {
+            leave.turn for leave in course.calendar.leaves if leave.epoch <= position.epoch < leave.until
+        }
         relayed = bool(getattr(study.schedule, "handover", "") == "server")
         party = LocalParty(
             part.party,
@@ -284,13 +288,13 @@ class Participant:
             # Between clients the transport seals already; only what a relay of the program passes on needs more.
             self.sealer if relayed else PlainSeal(party=part.party),
             part.data.splits if part.data is not None else {},
-            positions_of(study.graph, part.party, part.data),
+            matched_positions(study.graph, part.data, go.offers, absent, guarded, self.sealer),
         )
         trainer.place({part.party: party})
         trainer.restore(snapshot)
         party.away = party.away or (not snapshot.memory and position > START)
         self.watcher.note(f"begin at {position}" if position == START else f"go on from {position}")
-        return trainer, guarded
+        return trainer
 
     def _check_rows(self, rows: list[dict[str, int]]) -> None:
         """Refuse a host that says of one's own turns what is not so."""

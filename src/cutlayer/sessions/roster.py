@@ -1,4 +1,8 @@
-"""Who takes part with which rows: from the parties' offers to the turns' rows, without anybody's ids."""
+"""Who takes part with which rows: from the parties' offers to the turns' rows, without anybody's ids.
+
+Parties of one turn that hold other columns, or the labels, of the same rows hold the same ids; or one of them holds
+more, e.g. the labels for the rows of many clients, and finds out which (:mod:`cutlayer.sessions.matching`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from ..data import PartyData
 from ..errors import AlignmentError, DataError
@@ -14,7 +17,7 @@ from ..graph.split_graph import SplitGraph
 from ..schedules.steps import data_roles
 from .messages import Offer
 
-__all__ = ["offer_of", "positions_of", "turn_rows"]
+__all__ = ["anchor", "offer_of", "turn_rows"]
 
 
 def offer_of(data: PartyData | None, digest: str) -> Offer:
@@ -36,7 +39,7 @@ def turn_rows(
 ) -> list[dict[str, int]]:
     """Return the rows of each turn by split.
 
-    Parties that hold other columns or the labels of the same rows must hold exactly the same ids, in any order.
+    The party of a turn with the fewest rows says how many there are; all others have at least those.
 
     Args:
         graph: Who takes part in which turn.
@@ -57,8 +60,7 @@ def turn_rows(
         for split in dict.fromkeys(s for m in members for s in offers[m].rows):
             have = [member for member in members if split in offers[member].rows]
             if len(have) == len(members):
-                _compare_ids(members, offers, split)
-                found[-1][split] = offers[members[0]].rows[split]
+                found[-1][split] = offers[anchor(members, offers, split)].rows[split]
             elif split == "train":
                 lacking = next(member for member in members if member not in have)
                 raise DataError(
@@ -68,30 +70,23 @@ def turn_rows(
     return found
 
 
-def positions_of(graph: SplitGraph, party: str, data: PartyData | None) -> dict[tuple[str, int], Tensor]:
-    """Return a party's rows in the order of the ids, by (split, turn), where it shares a turn's rows with others."""
-    roles = data_roles(graph)
-    found: dict[tuple[str, int], Tensor] = {}
-    for index, turn in enumerate(graph.turns):
-        members = {turn[role] for role in roles}
-        if data is None or party not in members or len(members) == 1:
-            continue
-        for split, records in data.splits.items():
-            found[split, index] = records.rows_of(np.sort(records.ids))
-    return found
+def anchor(members: Sequence[str], offers: Mapping[str, Offer], split: str) -> str:
+    """Return the party of a turn whose rows count: the first of those that have the fewest.
 
-
-def _compare_ids(members: Sequence[str], offers: Mapping[str, Offer], split: str) -> None:
-    first, *others = members
-    for other in others:
-        if offers[first].ids[split] != offers[other].ids[split]:
-            counts = ", ".join(f"{offers[m].rows[split]} rows at {m}" for m in (first, other))
+    Raises:
+        AlignmentError: Another one has as many rows, but not the same.
+    """
+    first = min(members, key=lambda member: offers[member].rows[split])
+    for other in members:
+        same = offers[first].ids[split] == offers[other].ids[split]
+        if not same and offers[other].rows[split] == offers[first].rows[split]:
             raise AlignmentError(
                 f"{first!r} and {other!r} do not hold the same ids in the split {split!r}",
-                got=counts,
+                got=f"{offers[first].rows[split]} rows at each",
                 expected="the same ids, in any order",
                 todo="keep only the rows that all of them have, e.g. by a private set intersection, and join again",
             )
+    return first
 
 
 def _hash(ids: np.ndarray, split: str, digest: str) -> str:
