@@ -209,9 +209,9 @@ class _Page:
         holders = [role for role in self.graph.roles.values() if role.fields]
         if len(holders) > 1 and self.role in holders:
             entries.append(
-                "To parties that hold other columns, or the labels, of the same rows and of more besides: a hash of each "
-                "id with a key that only the two have, so that rows are matched. Whoever gets it can try out ids of "
-                "a form that it knows."
+                "To parties that hold other columns, or the labels, of the same rows and of more besides: a hash "
+                "of each id with a key that only the two have, so that rows are matched. Whoever gets it can try "
+                "out ids of a form that it knows."
             )
         others = [party.name for party in self.graph.parties if party.name not in (self.party, self.host)]
         if others:
