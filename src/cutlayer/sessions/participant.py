@@ -302,7 +302,10 @@ class Participant:
         own = {s: len(r) for s, r in part.data.splits.items()} if part.data is not None else {}
         roles = data_roles(part.study.graph)
         for turn, said in zip(part.study.graph.turns, rows, strict=False):
-            if part.party in (turn[role] for role in roles) and any(own.get(s) != n for s, n in said.items()):
+            members = {turn[role] for role in roles}
+            alone = members == {part.party}  # where rows are shared, those count that all have
+            fits = all(n == own.get(s) if alone else n <= own.get(s, 0) for s, n in said.items())
+            if part.party in members and not fits:
                 raise StudyError(
                     "the host tells of other rows than this party brought",
                     party=part.party,
