@@ -15,12 +15,10 @@ import torch
 
 from .data import Holdings
 from .data.records import SPLITS
-from .errors import DataError, StudyError, nearest
-from .graph.joined import Joined
-from .graph.parts import Ref
+from .errors import StudyError, nearest
 from .graph.split_graph import SplitGraph
 from .metering.events import Began
-from .metering.metrics import KNOWN, METRICS, task_of
+from .metering.metrics import KNOWN
 from .metering.run_log import RunLog
 from .run import Run, Twin
 from .runtime.central import CentralTwin
@@ -28,6 +26,7 @@ from .runtime.cohorts import Cohorts
 from .runtime.course import Course
 from .runtime.optim import OptimizerSpec, check_optimizer
 from .runtime.positions import START
+from .runtime.readiness import check_data
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
 from .schedules import Calendar, Leave, Program, RoundRobin, Schedule, check, program_of
@@ -230,7 +229,15 @@ class Study:
         if resume and out is None:
             raise StudyError("resume needs the folder of the run to go on with", todo="give out=")
         cohorts = Cohorts(self.graph, holdings)
-        self._check_data(holdings, cohorts)
+        check_data(
+            self.graph,
+            holdings,
+            cohorts,
+            batch_size=self.batch_size,
+            drop_last=self.drop_last,
+            metrics=self.metrics,
+            stopping=self.early_stopping,
+        )
         calendar = self._calendar(cohorts)
         self.prove(cohorts.rows)
         first = [role.parties[0] for role in self.graph.roles.values()]
@@ -305,87 +312,6 @@ class Study:
             check_finite=self.check_finite,
             evaluate=tuple(self.evaluate),
         )
-
-    def _check_data(self, holdings: Holdings, cohorts: Cohorts) -> None:
-        """Find out before training what would fail in the middle of it."""
-        places = {party.name: party.role for party in self.graph.parties}
-        for party in holdings.parties:
-            place = places.get(party.name, party.role)
-            if place != party.role:
-                raise DataError(
-                    f"{party.name!r} fills the role {party.role!r} in the data and {place!r} in the graph",
-                    todo="name roles alike in graph and data",
-                )
-        for role in self.graph.roles.values():
-            known = holdings.fields(role.name) if role.name in holdings.roles else {}
-            for name, spec in role.fields.items():
-                if role.name in holdings.roles and name not in known:
-                    raise DataError(
-                        f"role {role.name!r} does not hold the field {name!r}",
-                        todo=nearest(name, list(known)),
-                    )
-                if (
-                    spec is not None
-                    and known
-                    and (tuple(known[name].shape), known[name].dtype) != (spec.shape, spec.dtype)
-                ):
-                    raise DataError(
-                        f"field {name!r} of role {role.name!r} has another shape or type than the graph",
-                        got=f"{known[name].dtype} {tuple(known[name].shape)}",
-                        expected=str(spec),
-                        todo="build the graph from these holdings",
-                    )
-        if not any(rows.get("train") for rows in cohorts.rows):
-            raise DataError("nobody has rows to train on", todo="give the split 'train' to the parties")
-        if self.drop_last and all(rows.get("train", 0) < self.batch_size for rows in cohorts.rows):
-            raise StudyError(
-                "with drop_last there is nothing to train on: nobody has a full batch",
-                got=f"batch_size={self.batch_size}, at most {max(r.get('train', 0) for r in cohorts.rows)} rows",
-                todo="choose smaller batches, or drop_last=False",
-            )
-        self._check_metrics(holdings)
-        left = {rows["train"] % self.batch_size for rows in cohorts.rows if rows.get("train")}
-        if self.batch_size == 1 or (1 in left and not self.drop_last):
-            self._try_one_row(holdings)
-
-    def _check_metrics(self, holdings: Holdings) -> None:
-        """Find metrics that do not fit their loss's task, where prediction and label are known before training."""
-        stopping, shares = self.early_stopping, self.graph.shares
-        for number, loss in enumerate(self.graph.losses.values()):
-            segment, _, output = loss.prediction.partition(":")
-            made = self.graph.specs.get(Ref(segment, output or self.graph.segments[segment].outputs[0]))
-            sources = [s.source for s in shares if (s.field, s.target) == (loss.target, loss.role)]
-            holders = [role for role in (loss.role, *sources) if role in holdings.roles]
-            labels = [known[loss.target] for r in holders if loss.target in (known := holdings.fields(r))]
-            if made is None or not labels:
-                continue
-            pair = [
-                torch.empty((2, *spec.shape), dtype=spec.dtype, device="meta") for spec in (made, labels[0])
-            ]
-            task = task_of(loss, *pair)
-            judged = stopping is not None and (
-                stopping.loss == loss.name or (not stopping.loss and not number)
-            )
-            for name in (*self.metrics, *([stopping.metric] if stopping is not None and judged else [])):
-                if name not in METRICS[task]:
-                    raise StudyError(
-                        f"metric {name!r} does not fit a {task} task, that of loss {loss.name!r}",
-                        todo=nearest(name, METRICS[task]),
-                    )
-
-    def _try_one_row(self, holdings: Holdings) -> None:
-        """There will be a batch of one row: see whether the network can train on it."""
-        import copy
-
-        network = copy.deepcopy(Joined(self.graph)).train()
-        try:
-            with torch.random.fork_rng(devices=[]):
-                network({role: holdings.example(role, 1) for role in holdings.roles})
-        except ValueError as error:
-            raise StudyError(
-                f"there are batches of one row, on which the network cannot train: {error}",
-                todo=f"choose another batch_size than {self.batch_size}, or drop_last=True",
-            ) from error
 
     def begin(self, log: RunLog, began: Began) -> None:
         """Note the beginning, or find it in the log that is resumed."""
