@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -46,7 +47,7 @@ def free_port() -> int:
 def run_all(
     commands: Mapping[str, Sequence[str]], logs: Path, environment: Mapping[str, str], timeout_s: float
 ) -> dict[str, str]:
-    """Run one process for each party until all have ended well; return what each printed."""
+    """Run one process for each party until all have ended, all of them well; return what each printed."""
     running = {}
     for party, command in commands.items():
         with (logs / f"{party}.txt").open("w") as printed:
@@ -58,8 +59,9 @@ def run_all(
                 env=_here(environment),
             )
     try:
-        for process in running.values():
-            process.wait(timeout_s)
+        until = time.monotonic() + timeout_s
+        while _all_is_well(running.values()) and time.monotonic() < until:
+            time.sleep(0.1)
     finally:
         for process in running.values():
             process.kill()
@@ -68,6 +70,12 @@ def run_all(
     codes = {party: process.returncode for party, process in running.items()}
     assert codes == dict.fromkeys(commands, 0), said
     return said
+
+
+def _all_is_well(processes: Iterable[subprocess.Popen[bytes]]) -> bool:
+    """Return whether some are still running and none has failed."""
+    codes = [process.poll() for process in processes]
+    return None in codes and not any(codes)
 
 
 def _here(environment: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from connect_proxy import connect_proxy
 from real_cli import CUTLAYER, DEPLOY, free_port, run_all, understood
 
 HERE = DEPLOY / "compose"
@@ -117,7 +118,10 @@ def test_what_prepare_makes_is_kept_out_of_git_and_images():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="prepare.sh is a shell script")
 def test_the_study_is_trained_as_the_file_says(tmp_path: Path):
-    """Prepare, then every service's own command as a process, with its volumes as plain folders."""
+    """Prepare, then every service's own command as a process, with its volumes as plain folders.
+
+    The hospitals reach the server through a proxy, which sees TLS and nothing else.
+    """
     here = tmp_path / "compose"
     shutil.copytree(HERE, here, ignore=shutil.ignore_patterns("parties", "keys", "state", ".env"))
     port, study = free_port(), here / "study.toml"
@@ -126,7 +130,11 @@ def test_the_study_is_trained_as_the_file_says(tmp_path: Path):
     commands = {name: _outside(name, here, port, values) for name in SERVICES}
     before = sorted((here / "parties").rglob("*"))
     environment = SERVICES["server"]["environment"] | {"HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
-    run_all(commands, tmp_path, environment, 60)
+    with connect_proxy() as proxy:
+        run_all(commands, tmp_path, environment | {"https_proxy": f"http://{proxy.address}"}, 90)
+
+    assert set(proxy.asked) == {f"localhost:{port}"} and len(proxy.first) >= len(HOSPITALS)
+    assert all(first.startswith(b"\x16\x03") for first in proxy.first), "a TLS handshake begins so"
 
     for service in SERVICES:
         state = here / "state" / service

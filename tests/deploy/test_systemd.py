@@ -117,13 +117,15 @@ def test_a_study_is_trained_under_the_units_limits(tmp_path: Path):
     for party, values in _installed(tmp_path).items():
         unit = HERE / f"cutlayer-{'serve' if party == 'server' else 'join'}@.service"
         assert "mount" not in calls_allowed(unit) and "setuid" not in calls_allowed(unit)
-        words = [word.replace("/etc/", f"{tmp_path}/etc/") for word in filled_in(unit, values, party)[1:]]
-        words = [word.replace("/var/lib/", f"{tmp_path}/var/") for word in words]
+        words = [
+            re.sub(r"^/(etc|var/lib)/cutlayer/", rf"{tmp_path}/\1/cutlayer/", word)
+            for word in filled_in(unit, values, party)[1:]
+        ]
         commands[party] = [*confined, str(unit), *CUTLAYER, *words]
     said = run_all(commands, tmp_path, {"HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}, 60)
     assert "connected" in said["hospital-a"]
     for party in commands:
-        assert (tmp_path / "var/cutlayer" / party / "report.html").is_file(), (
+        assert (tmp_path / "var/lib/cutlayer" / party / "report.html").is_file(), (
             "what ConditionPathExists looks for"
         )
 
