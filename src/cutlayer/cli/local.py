@@ -65,6 +65,9 @@ def local(
     folder = out or Path("runs") / f"{name_in_a_path(file.name)}-local"
     import torch
 
+    from ..sessions.quick_start import quick_start
+
+    quick_start()
     torch.set_num_threads(threads)
     built, holdings = file.build()
     _prepare(file, built, folder)

@@ -163,7 +163,10 @@ def _read(path: Path) -> list[Approval]:
     if not path.exists():
         return []
     try:
-        return [_one(kept) for kept in json.loads(path.read_text(encoding="utf-8"))]
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(kept, list):
+            raise TypeError("it is no list of approvals")
+        return [_one(one) for one in kept]
     except (OSError, ValueError, TypeError) as error:
         raise LogError(
             f"{path} cannot be read: {error}",
