@@ -112,6 +112,7 @@ class _Seat:
     strikes: int = 0
     accusers: set[str] = field(default_factory=set)
     restarts: list[float] = field(default_factory=list)
+    knows: bool = False
     positions: tuple[Position, ...] = ()
     joined: Position = START
 
@@ -162,6 +163,8 @@ class Conductor:
         self._called_at = time.monotonic()
         self._told_of_snapshots = False
         self._lock = threading.RLock()
+        if self._roster.finished:
+            self.over.set()
 
     def connect(self, line: Line) -> None:
         """Say how parties are reached; before anybody is let in."""
@@ -179,7 +182,6 @@ class Conductor:
         """
         try:
             said = read_hello(hello, party)
-            self._check_card(party, said.card)
             with self._lock:
                 self._let_in(party, said)
         except CutlayerError as error:
@@ -192,6 +194,7 @@ class Conductor:
         if seat is None:
             raise StudyError(f"{party!r} is not on this study's list")
         self._compare(party, said)
+        self._check_card(party, said.card)
         calendar = self._course_of([dict(said.offer.rows)], ()).calendar
         if any(calendar.batches(0, split) > _MOST_STEPS for split in said.offer.rows):
             raise StudyError(
@@ -226,7 +229,9 @@ class Conductor:
             self._note(party, "restarted" if again else "joined")
             if self._restarts_too_often(seat):
                 self._turn_away(party, f"it restarted {_MOST_RESTARTS} times within {_RESTARTS_S:.0f} s")
-            elif self.over.is_set() and not self._roster.finished:
+            elif self._roster.finished:
+                self._send(party, Bye())  # it missed the end, or the host was started once more
+            elif self.over.is_set():
                 return
             elif self.running and party not in self._roster.absent:
                 self._call_roll(f"{party} {'restarted' if again else 'joined'}")
@@ -264,6 +269,12 @@ class Conductor:
                 self._let_old_ones_go()
             self._tell_status(missing)
 
+    @property
+    def unaware(self) -> list[str]:
+        """The parties that have not said yet that they know of the end; empty if it was no good end."""
+        with self._lock:
+            return [name for name in self._required() if self._roster.finished and not self._seats[name].knows]
+
     def stop(self, reason: str) -> None:
         """End the study here; everybody keeps their snapshots."""
         with self._lock:
@@ -292,8 +303,8 @@ class Conductor:
     def _take(self, party: str, message: Message) -> None:
         seat = self._seats[party]
         match message:
-            case Ready() if self._roster.finished:
-                self._send(party, Bye())  # it missed the end, or the host was started once more
+            case Bye() if self._roster.finished:
+                seat.knows = True
             case Ready() | Held() | Done() | Accuse() if self.over.is_set():
                 pass
             case Ready() if message.generation == self.generation:
@@ -339,10 +350,11 @@ class Conductor:
     def _turn_away(self, party: str, reason: str) -> None:
         """Drop a party for a while; the others go on, or wait for it, as the study says."""
         seat = self._seats[party]
-        self._note(party, f"turned away: {reason}")
+        self._note(self.host, f"{party} is turned away: {reason}")
         seat.connected, seat.gone_at, seat.ready = False, time.monotonic(), False
         seat.strikes = 0
         seat.accusers.clear()
+        seat.restarts.clear()
         self._drop(party, reason)
         if self.running and party not in self._roster.absent:
             self._call_roll(f"{party} was turned away")

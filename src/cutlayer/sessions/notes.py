@@ -27,14 +27,14 @@ class Notes:
         per_s: How many a second after that.
     """
 
-    def __init__(self, write: Callable[[str], None], *, burst: int = 50, per_s: float = 0.5) -> None:
+    def __init__(self, write: Callable[[str], None], *, burst: int = 100, per_s: float = 0.5) -> None:
         self._write, self._burst, self._per_s = write, burst, per_s
         self._known: dict[str, _Budget] = {}
         self._lock = threading.Lock()
 
     def __call__(self, who: str, what: str, *, mark: str = "") -> None:
         """Note that ``who``, a party or an address with its port, did ``what``."""
-        key = who.rpartition(":")[0] or who
+        key = mark + (who.rpartition(":")[0] or who)  # misdeeds are noted though there is much else to note
         with self._lock:
             if key not in self._known and len(self._known) >= _MOST_NAMES:
                 key = "others"
@@ -43,7 +43,7 @@ class Notes:
         if left_out is None:
             return
         if left_out:
-            self._write(f"{mark}{on_one_line(key)}: {left_out} more notes were left out")
+            self._write(f"{on_one_line(key)}: {left_out} more notes were left out")
         self._write(f"{mark}{on_one_line(who)}: {on_one_line(what)}")
 
 
