@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +26,7 @@ __all__ = ["routes", "serve"]
 
 _ROSTER = "roster.json"
 _LINGER_S = 3.0
+_FAREWELL_S = 30.0
 
 
 def serve(
@@ -85,7 +87,9 @@ def serve(
         conductor.admit(part.party, participant.hello)
         conductor.on_presence(part.party, sealer.card.incarnation, True)
         threading.Thread(target=_tick, args=(conductor, participant, ended), daemon=True).start()
-        return participant.run()
+        folder = participant.run()
+        _see_off(conductor, watcher)
+        return folder
     finally:
         ended.set()
         hub.close(_LINGER_S)
@@ -142,6 +146,17 @@ def routes(graph: SplitGraph) -> frozenset[tuple[str, str]]:
         if graph.segments_of(role.name):
             pairs |= {(a, b) for a in role.parties for b in role.parties if a != b}
     return frozenset(pairs)
+
+
+def _see_off(conductor: Conductor, watcher: Watcher) -> None:
+    """Stay until all know that they are done: who was killed just then comes back and would find nobody."""
+    began = time.monotonic()
+    noted = False
+    while (unaware := conductor.unaware) and time.monotonic() - began < _FAREWELL_S:
+        if not noted and time.monotonic() - began > 1.0:
+            watcher.note(f"all is done; staying up to {_FAREWELL_S:.0f} s to tell {', '.join(unaware)}")
+            noted = True
+        time.sleep(0.02)
 
 
 def _tick(conductor: Conductor, participant: Participant, ended: threading.Event) -> None:

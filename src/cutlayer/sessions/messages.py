@@ -165,7 +165,7 @@ class Done(_Said):
 
 
 class Bye(_Said):
-    """Host to party: everybody is done."""
+    """Host to party: everybody is done. And back: so I have heard."""
 
     kind: Literal["bye"] = "bye"
 

@@ -216,6 +216,7 @@ class Participant:
                     case Go() as go:
                         self._perform(go)
                     case Bye():
+                        self._say(Bye())
                         return self.part.folder
         finally:
             self._close()
