@@ -182,7 +182,6 @@ class Conductor:
         """
         try:
             said = read_hello(hello, party)
-            self._check_card(party, said.card)
             with self._lock:
                 self._let_in(party, said)
         except CutlayerError as error:
@@ -195,6 +194,7 @@ class Conductor:
         if seat is None:
             raise StudyError(f"{party!r} is not on this study's list")
         self._compare(party, said)
+        self._check_card(party, said.card)
         calendar = self._course_of([dict(said.offer.rows)], ()).calendar
         if any(calendar.batches(0, split) > _MOST_STEPS for split in said.offer.rows):
             raise StudyError(
@@ -350,10 +350,11 @@ class Conductor:
     def _turn_away(self, party: str, reason: str) -> None:
         """Drop a party for a while; the others go on, or wait for it, as the study says."""
         seat = self._seats[party]
-        self._note(party, f"turned away: {reason}")
+        self._note(self.host, f"{party} is turned away: {reason}")
         seat.connected, seat.gone_at, seat.ready = False, time.monotonic(), False
         seat.strikes = 0
         seat.accusers.clear()
+        seat.restarts.clear()
         self._drop(party, reason)
         if self.running and party not in self._roster.absent:
             self._call_roll(f"{party} was turned away")
