@@ -88,7 +88,7 @@ class Standing:
             words.append(f"loss {self.loss:.4f}")
         words.append(f"{human_bytes(self.sent_bytes)} sent")
         rate = self.rate
-        if rate > 0 and not self.missing:
+        if rate > 0 and not self.missing and self.step < self.steps:
             left = human_seconds((self.steps - self.step) / rate)
             words += [f"{rate:,.1f} steps a second", f"about {left} left"]
         return ", ".join(words)
