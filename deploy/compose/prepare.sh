@@ -43,4 +43,4 @@ if [ "$(id -u)" = 0 ]; then
 fi
 printf 'CUTLAYER_USER=%s\nCUTLAYER_APPROVE=%s\n' "$user" "$digest" > .env
 echo
-echo "Above (and in statement.txt) is what would leave the parties. To approve it and train: docker compose up --build"
+echo "Above (and in statement.txt) is what would leave the parties. To approve it and train: docker compose build && docker compose up"
