@@ -187,13 +187,13 @@ def _envelopes(where: str, number: int) -> None:
 
 _OTHERS: dict[str, Callable[[str, int], None]] = {
     "gradient": _in_backward,
-    "snapshot": _in_snapshot,
+    "saving": _in_snapshot,
     "restore": lambda where, number: _wrap(handover, "_restore", where, number),
     "go": lambda where, number: _wrap(participant.Participant, "_trainer_at", where, number),
     "report": lambda where, number: _wrap(participant.Participant, "_report", where, number),
     "epoch": lambda where, number: _wrap(training.Trainer, "_check_weights", where, number),
     "done": _in_saying,
-    "finish": lambda where, number: _wrap(participant.Participant, "_finish", where, number),
+    "finish": lambda where, number: _wrap(participant.Participant, "_close", where, number),
     "disk": _full_disk,
     "clock": _clock,
     "frame": _resend,

@@ -1,7 +1,8 @@
 """The processes of a trial: one that has imported everything and forks a process for each party that is to start.
 
 Orders come as lines of JSON on standard input: ``{"party": …}`` starts one and is answered with its number,
-``{"poll": true}`` is answered with the processes that have ended and how.
+``{"poll": true}`` is answered with the processes that have ended and how, ``{"warm": study}`` when what all need is
+imported.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -102,6 +104,13 @@ def start(order: dict[str, Any]) -> int:
         os._exit(code)
 
 
+def warm(study: str) -> int:
+    """Do once what imports everything; return how many threads of Python there are: a fork keeps only one."""
+    built, holdings = load_study(study).build()
+    built.simulate(holdings)
+    return threading.active_count()
+
+
 def ended() -> list[list[int]]:
     """Return number and exit code of each process that has ended since the last time; a signal's code is negative."""
     found = []
@@ -120,7 +129,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
         order = json.loads(line)
-        sys.stdout.write(json.dumps(ended() if "poll" in order else start(order)) + "\n")
+        answer = ended() if "poll" in order else warm(order["warm"]) if "warm" in order else start(order)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import trial
 from trial import Bench, Trial
+
+COMPUTING = [
+    "send:before:3",
+    "send:after:2",
+    "receive:after:4",
+    "gradient:in:2",
+    "backward:after:3",
+    "step:before:2",
+    "step:after:5",
+    "saving:half:1",
+    "saving:half:2",
+    "saving:filled:1",
+    "saving:told:2",
+    "report:before:1",
+    "go:before:1",
+    "go:after:1",
+]
+HANDING = [
+    "give:before:1",
+    "give:after:1",
+    "take:before:1",
+    "restore:before:1",
+    "restore:after:1",
+    "take:after:1",
+]
+ENDING = [
+    "epoch:before:1",
+    "epoch:after:1",
+    "infer:after:1",
+    "done:before:1",
+    "done:after:1",
+    "done:after:9",
+    "finish:before:1",
+]
+
+CLIENTS = ("client-0", "client-1", "client-2")
+CASTS = {
+    "vanilla": {"server": COMPUTING, **dict.fromkeys(CLIENTS, COMPUTING + HANDING)},
+    "vanilla-relayed": {
+        "server": [*COMPUTING, "relay:before:1", "relay:after:1"],
+        **dict.fromkeys(CLIENTS, COMPUTING + HANDING),
+    },
+    "u-shape": {"server": COMPUTING, **dict.fromkeys(CLIENTS, COMPUTING + HANDING)},
+    "multi-hop": {"server": COMPUTING, "relay": COMPUTING, **dict.fromkeys(CLIENTS[:2], COMPUTING + HANDING)},
+    "vertical": {"server": COMPUTING, "clinic": COMPUTING, "lab": COMPUTING},
+}
+"""The phases in which each party is killed, by study."""
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +63,30 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield made
 
 
-@pytest.mark.parametrize("name", ["vanilla", "vanilla-relayed", "u-shape", "vertical", "multi-hop"])
-def test_without_faults(bench: Bench, name: str, tmp_path: Path) -> None:
-    with Trial(bench, bench.dealt(name), tmp_path) as tried:
-        tried.wait()
+def plan_of(name: str, share: int = 1) -> dict[str, list[Sequence[str]]]:
+    """Return one fault for each process of each party: of each list every ``share``-th, from another one on for each."""
+    plan: dict[str, list[Sequence[str]]] = {}
+    for index, (party, phases) in enumerate(CASTS[name].items()):
+        faults = phases[index % share :: share] + ENDING[index % share :: share]
+        plan[party] = [[fault] for fault in faults]
+    return plan
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_each_party_is_killed_in_some_phases(bench: Bench, name: str, tmp_path: Path) -> None:
+    plan = plan_of(name, share=4)
+    with Trial(bench, bench.dealt(name), tmp_path, plan) as tried:
+        tried.wait(limit_s=200)
         tried.check()
+        assert tried.kills == {party: len(faults) for party, faults in plan.items()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("name", CASTS)
+def test_each_party_is_killed_in_each_phase(bench: Bench, name: str, half: int, tmp_path: Path) -> None:
+    plan = {party: faults[half::2] for party, faults in plan_of(name).items()}
+    with Trial(bench, bench.dealt(name), tmp_path, plan) as tried:
+        tried.wait(limit_s=900)
+        tried.check()
+        assert tried.kills == {party: len(faults) for party, faults in plan.items()}

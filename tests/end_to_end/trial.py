@@ -20,11 +20,15 @@ from party_studies import shuffle_records, write_study
 from safetensors.torch import load_file
 
 from cutlayer.keys.authority import Authority
+from cutlayer.metering.run_log import RunLog
+from cutlayer.runtime.cohorts import Cohorts
 from cutlayer.runtime.positions import Position
+from cutlayer.runtime.simulate import Simulation
 from cutlayer.runtime.snapshots import Snapshot, Snapshots
+from cutlayer.schedules.calendar import Leave
 from cutlayer.study_file import load_study
 
-__all__ = ["Bench", "Trial"]
+__all__ = ["Bench", "Trial", "differing"]
 
 _HERE = Path(__file__).parent
 
@@ -53,6 +57,8 @@ class Bench:
             env=environment,
         )
         self._ended: dict[int, int] = {}
+        threads = self._order({"warm": str(write_study(folder / "warm", "u-shape", epochs=1))})
+        assert threads == 1, "a process with threads cannot be forked"
 
     def credentials(self, party: str) -> Path:
         """Return the folder of a party's credentials, made when first asked for."""
@@ -73,7 +79,7 @@ class Bench:
     def close(self) -> None:
         """End the process that forks."""
         self._nursery.stdin.close()
-        self._nursery.wait(10)
+        self._nursery.wait(60)
         self._nursery.stdout.close()
 
     def _order(self, order: Mapping[str, Any]) -> Any:
@@ -84,7 +90,11 @@ class Bench:
     def dealt(self, name: str, **changes: object) -> Path:
         """Return a folder with a study file, the parties' folders and the simulation's results; made once."""
         words = "-".join(f"{key}={value}" for key, value in sorted(changes.items()))
-        folder = self.folder / "studies" / "".join(c if c.isalnum() or c in "=-." else "_" for c in f"{name}-{words}")
+        folder = (
+            self.folder
+            / "studies"
+            / "".join(c if c.isalnum() or c in "=-." else "_" for c in f"{name}-{words}")
+        )
         if not folder.exists():
             file = load_study(write_study(folder, name, **changes))
             for number, place in enumerate(file.deal(folder / "dealt").values()):
@@ -100,6 +110,17 @@ class Bench:
             last = Snapshots(study / "simulated").load(Position(built.epochs, 0))
             self._expected[study] = run.weights(), last
         return self._expected[study]
+
+    def with_leaves(self, study: Path, leaves: Sequence[Leave]) -> dict[str, Any]:
+        """Return the simulator's final weights by segment, if these turns do not take place."""
+        built, holdings = load_study(study / "study.toml").build()
+        cohorts = Cohorts(built.graph, holdings)
+        calendar = built.course(cohorts.rows, leaves).calendar
+        simulation = Simulation(
+            built.graph, holdings, built.schedule, calendar, cohorts, built.settings, RunLog()
+        )
+        simulation.train()
+        return simulation.weights()
 
 
 class Trial:
@@ -188,7 +209,9 @@ class Trial:
                 if party not in self.away:
                     self.start(party)
 
-    def wait(self, until: Callable[[], bool] | None = None, limit_s: float = 60.0, failing: Sequence[str] = ()) -> None:
+    def wait(
+        self, until: Callable[[], bool] | None = None, limit_s: float = 120.0, failing: Sequence[str] = ()
+    ) -> None:
         """Keep everything going until all are done, or ``until`` says so.
 
         Args:
@@ -197,10 +220,14 @@ class Trial:
             failing: Parties that may end with an error.
         """
         deadline = time.monotonic() + limit_s
-        until = until or (lambda: all(self.codes.get(party) == 0 for party in self.numbers if party not in self.away))
+        until = until or (
+            lambda: all(self.codes.get(party) == 0 for party in self.numbers if party not in self.away)
+        )
         while not until():
             self.look()
-            wrong = {p: c for p, c in self.codes.items() if c not in (0, -signal.SIGKILL) and p not in failing}
+            wrong = {
+                p: c for p, c in self.codes.items() if c not in (0, -signal.SIGKILL) and p not in failing
+            }
             assert not wrong, f"ended with {wrong}\n{self.output()}"
             assert time.monotonic() < deadline, f"not done within {limit_s:g} s\n{self.output()}"
             time.sleep(0.02)
@@ -221,7 +248,9 @@ class Trial:
         texts = []
         for party in self.parties:
             text = self.log(party).read_text(errors="replace") if self.log(party).exists() else ""
-            texts.append(f"===== {party} (kills {self.kills[party]})\n" + "\n".join(text.splitlines()[-lines:]))
+            texts.append(
+                f"===== {party} (kills {self.kills[party]})\n" + "\n".join(text.splitlines()[-lines:])
+            )
         return "\n".join(texts)
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -236,16 +265,18 @@ class Trial:
     def check(self) -> None:
         """Compare weights and the whole state after the last step with the simulator's, bit for bit."""
         weights, last = self.bench.expected(self.study)
-        assert _differing(weights, self.weights()) == [], self.output()
+        assert differing(weights, self.weights()) == [], self.output()
         for party in self.parties:
             mine = Snapshots(self.out(party)).load(last.position).states.get(party, {})
             theirs = last.states.get(party, {})
-            assert _differing(theirs, mine) == [], f"{party}'s state\n{self.output()}"
+            assert differing(theirs, mine) == [], f"{party}'s state\n{self.output()}"
         spare = {party: plan for party, plan in self.plan.items() if plan}
         assert not spare, f"faults that never came: {spare}\n{self.output()}"
 
 
-def _differing(expected: Mapping[str, Mapping[str, torch.Tensor]], found: Mapping[str, Mapping[str, torch.Tensor]]) -> list[str]:
+def differing(
+    expected: Mapping[str, Mapping[str, torch.Tensor]], found: Mapping[str, Mapping[str, torch.Tensor]]
+) -> list[str]:
     """Return the names of the tensors that are not the same bits."""
     wrong = sorted(expected.keys() ^ found.keys())
     for name in expected.keys() & found.keys():

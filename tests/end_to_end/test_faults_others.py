@@ -1,0 +1,238 @@
+"""Other things that happen: two die at once, one stays away, snapshots tear, disks fill, clocks jump, frames repeat."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trial
+from trial import Bench, Trial
+
+from cutlayer.schedules.calendar import Leave
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with trial.bench(tmp_path_factory.mktemp("faults")) as made:
+        yield made
+
+
+def test_two_parties_and_then_host_and_client_are_killed_at_once(bench: Bench, tmp_path: Path) -> None:
+    with Trial(bench, bench.dealt("u-shape"), tmp_path) as tried:
+        tried.wait(tried.holds("server", (0, 8)))
+        tried.kill("client-0")
+        tried.kill("client-1")
+        tried.wait(tried.holds("server", (1, 8)))
+        tried.kill("server")
+        tried.kill("client-2")
+        tried.wait()
+        tried.check()
+        assert tried.kills == {"client-0": 1, "client-1": 1, "client-2": 1, "server": 1}
+
+
+@pytest.mark.parametrize("party", ["lab", "server"])
+def test_a_party_that_stays_away_is_waited_for_and_named(bench: Bench, party: str, tmp_path: Path) -> None:
+    with Trial(bench, bench.dealt("vertical"), tmp_path) as tried:
+        tried.wait(tried.holds(party, (0, 8)))
+        tried.kill(party, stay_away=True)
+        began = time.monotonic()
+        tried.wait(lambda: time.monotonic() > began + 5)
+        assert not any(code == 0 for code in tried.codes.values()), tried.output()
+        if party == "lab":
+            for other in ("clinic", "server"):
+                assert "waiting for lab" in tried.log(other).read_text()
+        else:
+            assert "nobody listens at" in tried.log("clinic").read_text()
+        tried.start(party)
+        tried.wait()
+        tried.check()
+
+
+def test_a_torn_snapshot_is_gone_back_behind(bench: Bench, tmp_path: Path) -> None:
+    with Trial(bench, bench.dealt("vanilla"), tmp_path) as tried:
+        for least in ((0, 10), (1, 10)):  # the second time, all begin from the position that is torn then
+            tried.wait(tried.holds("server", least))
+            tried.kill("server", stay_away=True)
+            tried.wait(lambda: "server" in tried.codes)
+            newest = tried.snapshots("server")[-1]
+            file = tried.out("server") / "snapshot" / "{}-{}".format(*newest) / "server.safetensors"
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+            tried.start("server")
+        tried.wait()
+        tried.check()
+        assert len(list((tried.out("server") / "snapshot").glob("damaged-*"))) == 2
+
+
+def test_a_party_without_its_snapshots_is_named_and_nothing_else_is_lost(
+    bench: Bench, tmp_path: Path
+) -> None:
+    with Trial(bench, bench.dealt("vertical"), tmp_path) as tried:
+        tried.wait(tried.holds("lab", (1, 0)))
+        tried.kill("lab", stay_away=True)
+        tried.wait(lambda: "lab" in tried.codes)
+        kept = tried.out("lab") / "snapshot"
+        shutil.move(kept, tmp_path / "kept")
+        tried.start("lab")
+        tried.wait(lambda: len([c for c in tried.codes.values() if c == 1]) == 3, failing=tried.parties)
+        for party in tried.parties:
+            assert "lab" in tried.log(party).read_text().partition("no snapshot in common")[2], tried.output()
+        assert tried.weights() == {}
+        shutil.rmtree(kept, ignore_errors=True)  # somebody finds them, and all start again
+        shutil.move(tmp_path / "kept", kept)
+        for party in tried.parties:
+            tried.start(party)
+        tried.wait()
+        tried.check()
+
+
+@pytest.mark.parametrize("party", ["client-0", "server"])
+def test_a_full_disk_is_told_and_nothing_is_lost(bench: Bench, party: str, tmp_path: Path) -> None:
+    with Trial(bench, bench.dealt("vanilla"), tmp_path, {party: [["disk:limit:9000"]]}) as tried:
+        tried.wait(lambda: 1 in tried.codes.values(), failing=tried.parties)
+        assert tried.codes[party] == 1
+        assert "make room on the disk" in tried.log(party).read_text(), tried.output()
+        tried.start(party)  # after there is room again
+        tried.wait()
+        tried.check()
+
+
+def test_clocks_that_jump_a_day_change_nothing(bench: Bench, tmp_path: Path) -> None:
+    plan = {
+        "server": [["clock:forward:86400"]],
+        "client-1": [["clock:back:86400", "step:after:9"], ["clock:back:86400"]],
+    }
+    with Trial(bench, bench.dealt("u-shape"), tmp_path, plan) as tried:
+        tried.wait()
+        tried.check()
+
+
+@pytest.mark.parametrize("how", ["envelope:twice:3", "envelope:swapped:40"])
+@pytest.mark.parametrize("party", ["lab", "server"])
+def test_envelopes_that_come_twice_or_out_of_order_change_nothing(
+    bench: Bench, party: str, how: str, tmp_path: Path
+) -> None:
+    with Trial(bench, bench.dealt("vertical"), tmp_path, {party: [[how]]}) as tried:
+        began = time.monotonic()
+        tried.wait(
+            lambda: (
+                1 in tried.codes.values()
+                or list(tried.codes.values()) == [0, 0, 0]
+                or time.monotonic() > began + 20
+            ),
+            failing=tried.parties,
+        )
+        for other in tried.parties:  # who was refused is started again, without the fault
+            tried.kill(other)
+            if tried.codes.get(other) == 1:
+                tried.start(other)
+        tried.wait()
+        tried.check()
+
+
+@pytest.mark.parametrize("how", ["frame:twice:9", "frame:swapped:9"])
+@pytest.mark.parametrize("party", ["clinic", "server"])
+def test_a_frame_sent_twice_or_too_late_is_refused(
+    bench: Bench, party: str, how: str, tmp_path: Path
+) -> None:
+    with Trial(bench, bench.dealt("vertical"), tmp_path, {party: [[how]]}) as tried:
+        tried.wait(failing=tried.parties, until=lambda: len(tried.codes) == 3 or _settled(tried), limit_s=90)
+        for other in tried.parties:
+            tried.kill(other)
+            if tried.codes.get(other) == 1:
+                tried.start(other)
+        tried.wait()
+        tried.check()
+
+
+def _settled(tried: Trial) -> bool:
+    """Return whether somebody has ended with an error."""
+    return 1 in tried.codes.values()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("party", ["client-1", "server"])
+def test_a_party_that_is_stopped_for_12_seconds_goes_on(bench: Bench, party: str, tmp_path: Path) -> None:
+    with Trial(bench, bench.dealt("u-shape", epochs=6), tmp_path) as tried:
+        tried.wait(tried.holds("server", (1, 0)))
+        tried.signal(party, signal.SIGSTOP)
+        began = time.monotonic()
+        tried.wait(lambda: time.monotonic() > began + 12)
+        tried.signal(party, signal.SIGCONT)
+        tried.wait()
+        tried.check()
+        assert sum(tried.kills.values()) == 0
+
+
+# Who does not come back
+
+
+def test_stop_ends_the_study_with_the_name_of_who_is_missing(bench: Bench, tmp_path: Path) -> None:
+    study = bench.dealt("vertical", network='absent = "stop"\nabsent_after_s = 1.0')
+    with Trial(bench, study, tmp_path) as tried:
+        tried.wait(tried.holds("clinic", (0, 8)))
+        tried.kill("clinic", stay_away=True)
+        tried.wait(
+            lambda: tried.codes.get("lab") == tried.codes.get("server") == 1, failing=("lab", "server")
+        )
+        for party in ("lab", "server"):
+            assert "clinic did not come back within 1 s" in tried.log(party).read_text()
+        for party in tried.parties:
+            tried.start(party)
+        tried.wait()
+        tried.check()
+
+
+SKIP = 'absent = "skip"\nabsent_after_s = 1.0'
+
+
+@pytest.mark.parametrize("op", ["take:after:1", "step:after:3"])
+@pytest.mark.parametrize("name", ["vanilla-relayed", "u-shape"])
+def test_a_client_that_dies_with_the_state_is_skipped(
+    bench: Bench, name: str, op: str, tmp_path: Path
+) -> None:
+    study = bench.dealt(name, network=SKIP)
+    with Trial(bench, study, tmp_path, {"client-1": [[op]]}) as tried:
+        tried.away.add("client-1")
+        tried.wait(lambda: "client-1" in tried.codes)
+        tried.wait()
+        assert "client-1: does not come back" in tried.log("server").read_text()
+        leaves = _leaves(tried)
+        assert [leave.turn for leave in leaves] == [1]
+        assert trial.differing(bench.with_leaves(study, leaves), tried.weights()) == [], tried.output()
+
+
+def test_a_client_that_was_skipped_comes_back(bench: Bench, tmp_path: Path) -> None:
+    study = bench.dealt("u-shape", network=SKIP, epochs=12)
+    with Trial(bench, study, tmp_path, {"client-1": [["step:after:9"]]}) as tried:
+        tried.away.add("client-1")
+        tried.wait(lambda: "client-1: does not come back" in tried.log("server").read_text())
+        tried.start("client-1")
+        tried.wait()
+        leaves = _leaves(tried)
+        assert "client-1 joined" in tried.log("server").read_text(), tried.output()
+        assert leaves[0].until <= 12, leaves
+        assert trial.differing(bench.with_leaves(study, leaves), tried.weights()) == [], tried.output()
+
+
+def test_a_client_comes_late(bench: Bench, tmp_path: Path) -> None:
+    study = bench.dealt("u-shape", network=f'{SKIP}\nlate = ["client-2"]', epochs=12)
+    with Trial(bench, study, tmp_path, only=("server", "client-0", "client-1")) as tried:
+        tried.wait(tried.holds("server", (1, 0)))
+        tried.start("client-2")
+        tried.wait()
+        leaves = _leaves(tried)
+        assert leaves[0].turn == 2, leaves
+        assert 0 < leaves[0].until <= 12, leaves
+        assert trial.differing(bench.with_leaves(study, leaves), tried.weights()) == [], tried.output()
+
+
+def _leaves(tried: Trial) -> list[Leave]:
+    """Return what the host remembers of turns that did not take place."""
+    kept = json.loads((tried.out("server") / "roster.json").read_text())
+    assert kept["finished"]
+    return [Leave(*leave) for leave in kept["leaves"]]
