@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,6 +45,19 @@ def mounts(service: str) -> dict[str, tuple[str, str]]:
 
 def command(service: str, values: Mapping[str, str]) -> list[str]:
     return filled_in(SERVICES[service]["command"], values).split()
+
+
+def _has_compose() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not _has_compose(), reason="needs docker compose")
+def test_compose_takes_the_file():
+    words = ["docker", "compose", "--file", str(HERE / "compose.yaml"), "config", "--quiet"]
+    found = subprocess.run(words, env={**os.environ, **SETTINGS}, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
 
 
 def test_the_services_are_the_parties_of_the_study():
@@ -131,7 +145,7 @@ def test_the_study_is_trained_as_the_file_says(tmp_path: Path):
     before = sorted((here / "parties").rglob("*"))
     environment = SERVICES["server"]["environment"] | {"HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
     with connect_proxy() as proxy:
-        run_all(commands, tmp_path, environment | {"https_proxy": f"http://{proxy.address}"}, 90)
+        run_all(commands, tmp_path, environment | {"https_proxy": f"http://{proxy.address}"}, 240)
 
     assert set(proxy.asked) == {f"localhost:{port}"} and len(proxy.first) >= len(HOSPITALS)
     assert all(first.startswith(b"\x16\x03") for first in proxy.first), "a TLS handshake begins so"

@@ -122,7 +122,7 @@ def test_a_study_is_trained_under_the_units_limits(tmp_path: Path):
             for word in filled_in(unit, values, party)[1:]
         ]
         commands[party] = [*confined, str(unit), *CUTLAYER, *words]
-    said = run_all(commands, tmp_path, {"HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}, 60)
+    said = run_all(commands, tmp_path, {"HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}, 240)
     assert "connected" in said["hospital-a"]
     for party in commands:
         assert (tmp_path / "var/lib/cutlayer" / party / "report.html").is_file(), (
