@@ -103,18 +103,36 @@ ADAM = 'name = "Adam"\nlr = 0.01\nschedule = { name = "StepLR", step_size = 2, g
 MOMENTUM = 'name = "SGD"\nlr = 0.05\nmomentum = 0.9'
 
 STUDIES = {
-    "vanilla": dict(topology="vanilla", cuts='cut = "2"', turn=0, handover="peer", optimizer=MOMENTUM),
-    "vanilla-relayed": dict(topology="vanilla", cuts='cut = "2"', turn=3, handover="server", optimizer=ADAM),
-    "u-shape": dict(topology="u_shaped", cuts='cuts = ["2", "5"]', turn=2, handover="peer", optimizer=ADAM),
-    "multi-hop": dict(
-        topology="multi_hop",
-        cuts='cuts = ["2", "5"]\nhops = ["relay"]',
-        turn=0,
-        handover="peer",
-        optimizer=MOMENTUM,
-        clients=2,
-    ),
-    "vertical": dict(optimizer=ADAM),
+    "vanilla": {
+        "topology": "vanilla",
+        "cuts": 'cut = "2"',
+        "turn": 0,
+        "handover": "peer",
+        "optimizer": MOMENTUM,
+    },
+    "vanilla-relayed": {
+        "topology": "vanilla",
+        "cuts": 'cut = "2"',
+        "turn": 3,
+        "handover": "server",
+        "optimizer": ADAM,
+    },
+    "u-shape": {
+        "topology": "u_shaped",
+        "cuts": 'cuts = ["2", "5"]',
+        "turn": 2,
+        "handover": "peer",
+        "optimizer": ADAM,
+    },
+    "multi-hop": {
+        "topology": "multi_hop",
+        "cuts": 'cuts = ["2", "5"]\nhops = ["relay"]',
+        "turn": 0,
+        "handover": "peer",
+        "optimizer": MOMENTUM,
+        "clients": 2,
+    },
+    "vertical": {"optimizer": ADAM},
 }
 """What each study is, by name."""
 
@@ -127,7 +145,7 @@ def write_study(folder: Path, name: str, *, rows: int = 120, **changes: object) 
     x = draw.normal(size=(rows, 12)).astype(np.float32)
     y = (x[:, :3] + 0.3 * draw.normal(size=(rows, 3))).argmax(1).astype(np.int64)
     np.savez(folder / "rows.npz", x=x, y=y)
-    known = dict(epochs=3, every=4, network="", clients=3) | STUDIES[name] | changes
+    known = {"epochs": 3, "every": 4, "network": "", "clients": 3} | STUDIES[name] | changes
     template = _VERTICAL if name == "vertical" else _CHAIN
     path = folder / "study.toml"
     path.write_text(template.format(name=name, **known))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import trial
+from random_kills import random_kills
 from trial import Bench, Trial
 
 COMPUTING = [
@@ -64,7 +66,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def plan_of(name: str, share: int = 1) -> dict[str, list[Sequence[str]]]:
-    """Return one fault for each process of each party: of each list every ``share``-th, from another one on for each."""
+    """Return one fault for each process of each party: every ``share``-th of its list, begun elsewhere for each."""
     plan: dict[str, list[Sequence[str]]] = {}
     for index, (party, phases) in enumerate(CASTS[name].items()):
         faults = phases[index % share :: share] + ENDING[index % share :: share]
@@ -90,3 +92,10 @@ def test_each_party_is_killed_in_each_phase(bench: Bench, name: str, half: int, 
         tried.wait(limit_s=900)
         tried.check()
         assert tried.kills == {party: len(faults) for party, faults in plan.items()}
+
+
+@pytest.mark.long
+def test_random_parties_are_killed_at_random_times(bench: Bench, tmp_path: Path) -> None:
+    figures = random_kills(bench, tmp_path, kills=300, seed=int(os.environ.get("SEED", "0")))
+    assert figures.kills >= 300
+    assert figures.hosts > 20

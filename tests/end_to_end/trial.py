@@ -42,6 +42,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.authority = Authority.create(folder / "authority", "trials")
         self._expected: dict[Path, tuple[dict[str, Any], Snapshot]] = {}
         environment = os.environ | {
