@@ -18,7 +18,6 @@ from .taking_part import (
     Threads,
     begin,
     host_of,
-    network_settings,
     take_part,
 )
 
@@ -76,9 +75,9 @@ def join(
 
     def run(part: Part, found: PartyStudy, watcher: Watcher) -> Path:
         from ..sessions.joining import join as dial
-        from ..transports.network import NetworkSettings
+        from ..sessions.limits import settings_for
 
-        settings = NetworkSettings(**network_settings(found.network))
+        settings = settings_for(found.study, found.network.max_frame_mb)
         return dial(part, own.credentials, address or found.network.address, watcher, settings=settings)
 
     take_part(own, approve, threads, as_json=as_json, report=report, run=run)

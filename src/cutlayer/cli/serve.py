@@ -18,7 +18,6 @@ from .taking_part import (
     Threads,
     begin,
     host_of,
-    network_settings,
     take_part,
 )
 
@@ -71,12 +70,12 @@ def serve(
     def run(part: Part, found: PartyStudy, watcher: Watcher) -> Path:
         from ..sessions.conductor import Absence
         from ..sessions.hosting import serve as host
-        from ..transports.network import NetworkSettings
+        from ..sessions.limits import settings_for
 
         network = found.network
         absence = Absence(then=network.absent, after_s=network.absent_after_s, late=tuple(network.late))
         address = listen or f"[::]:{network.address.rpartition(':')[2]}"
-        settings = NetworkSettings(**network_settings(network))
+        settings = settings_for(found.study, network.max_frame_mb)
         return host(part, own.credentials, address, watcher, absence=absence, settings=settings)
 
     take_part(own, approve, threads, as_json=as_json, report=report, run=run)

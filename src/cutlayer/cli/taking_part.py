@@ -21,12 +21,12 @@ from .screen import console
 if TYPE_CHECKING:
     from ..keys import Credentials
     from ..sessions.participant import Part, Watcher
-    from ..study_file import NetworkTable, PartyStudy, StudyFile
+    from ..study_file import PartyStudy, StudyFile
 
 __all__ = [
     "Approve", "AsJson", "Data", "Keys", "Out", "Own", "Report", "Threads",
     "asked_to_end", "begin", "check_extra", "host_of", "name_in_a_path",
-    "network_settings", "take_part",
+    "take_part",
 ]  # fmt: skip
 
 RECORDS = "records.safetensors"
@@ -89,6 +89,7 @@ def begin(
 ) -> Own:
     """Find what a party needs, before PyTorch is imported."""
     _set_threads(threads)
+    os.umask(0o077)  # logs, snapshots and one's part of the network are nobody else's
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     check_extra()
     credentials = _credentials(file, party, keys)
@@ -141,11 +142,6 @@ def host_of(file: StudyFile) -> str:
     tables = file.tables
     serving = [party for party, role in tables.parties.items() if role == tables.roles.host]
     return tables.network.host or (serving[0] if serving else tables.roles.host)
-
-
-def network_settings(network: NetworkTable) -> dict[str, int]:
-    """Return the settings of the network that the study says."""
-    return {} if network.max_frame_mb is None else {"max_frame_bytes": network.max_frame_mb << 20}
 
 
 def name_in_a_path(name: str) -> str:

@@ -12,16 +12,16 @@ _ROOM = 1 << 20
 _SLOTS = 4  # a weight, its two moments with Adam, and AMSGrad's third
 
 
-def settings_for(study: Study, max_frame_mb: float | None = None) -> NetworkSettings:
+def settings_for(study: Study, max_frame_mb: int | None = None) -> NetworkSettings:
     """Return the network's limits for ``study``: no frame is longer than its cuts and hand-overs need.
 
     Args:
         study: What is trained.
-        max_frame_mb: The longest frame in MB, where the study says it; otherwise it is worked out from the shapes
+        max_frame_mb: The longest frame in MiB, where the study says it; otherwise it is worked out from the shapes
             at the cuts, and is 1 GiB where these are not known.
     """
     if max_frame_mb is not None:
-        return NetworkSettings(max_frame_bytes=int(max_frame_mb * 1e6))
+        return NetworkSettings(max_frame_bytes=max_frame_mb << 20)
     graph = study.graph
     rows = max(study.batch_size, study.course([]).calendar.evaluation_batch_size)
     longest = 0
