@@ -79,7 +79,9 @@ class CompanyView:
         from rich.text import Text
 
         host = self._members[0].standing
-        table = Table("party", "role", "state", "step", "loss", "sent")
+        table = Table("party", "role", "state")
+        for name in ("step", "loss", "sent"):
+            table.add_column(name, justify="right")
         for member in self._members:
             now = member.standing
             state = member.state
@@ -94,7 +96,8 @@ class CompanyView:
                 f"{now.get('step', 0):,}", "" if loss is None else f"{loss:.4f}",
                 human_bytes(now.get("sent_bytes", 0)),
             )  # fmt: skip
-        bar = ProgressBar(total=host.get("steps") or 1, completed=host.get("step", 0), width=60)
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=host.get("steps") or 1, completed=host.get("step", 0), width=60))
         return Group(table, bar, Text(self._headline()))
 
     def _headline(self) -> str:

@@ -38,7 +38,9 @@ def shown(study: Study, party: str, *, as_json: bool) -> Iterator[Watcher]:
     standing = Standing(party, {p.name: p.role for p in study.graph.parties}, study.epochs)
     screen = console()
     if as_json:
-        yield _Feed(standing)
+        feed = _Feed(standing)
+        yield feed
+        feed.last()
     elif not screen.is_terminal:
         yield _Lines(standing, screen)
     else:
@@ -61,6 +63,7 @@ class _Watching(ABC):
         self._lock = threading.RLock()
         self._said: dict[str, float] = {}
         self._unreachable: set[str] = set()
+        self._over = False
 
     def progress(self, now: Progress, sent_bytes: int) -> None:
         with self._lock:
@@ -89,8 +92,10 @@ class _Watching(ABC):
         """Say each thing once in a while, and why nobody is reached once only until somebody is."""
         if what == "connected":
             self._unreachable.clear()
+        if what.startswith("disclosure log closed"):
+            self._over = True
         if what.startswith("not connected"):
-            known = what in self._unreachable
+            known = what in self._unreachable or self._over
             self._unreachable.add(what)
             return not known
         now = time.monotonic()
@@ -199,6 +204,11 @@ class _Feed(_Watching):
             loss=_number(s.loss), sent_bytes=s.sent_bytes, connected=s.connected, missing=list(s.missing),
         )  # fmt: skip
 
+    def last(self) -> None:
+        """Say where it stands in the end."""
+        with self._lock:
+            self._present()
+
     def _write(self, kind: str, **more: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat("T", "milliseconds")
         try:
@@ -231,7 +241,7 @@ def _picture(standing: Standing) -> RenderableType:
         elif name in standing.connected:
             state, style = ("its turn", "bold green") if name in standing.turn else ("connected", "green")
         else:
-            state, style = "not there", "dim"
+            state, style = ("not there" if standing.connected else "not known yet"), "dim"
         if few or style in ("red", "bold green"):
             you = " (you)" if name == standing.party else ""
             table.add_row(
@@ -241,7 +251,9 @@ def _picture(standing: Standing) -> RenderableType:
     if not few:
         parts.append(Text(f"{len(standing.connected)} of {len(standing.parties)} parties are connected"))
     if standing.steps:
-        parts.append(ProgressBar(total=standing.steps, completed=standing.step, width=60))
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=standing.steps, completed=standing.step, width=60))
+        parts.append(bar)
     parts.append(Text(standing.headline()))
     parts += [Text(line, style="cyan") for line in standing.measured()]
     return Group(*parts)
