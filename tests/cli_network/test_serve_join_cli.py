@@ -90,7 +90,7 @@ def test_another_study_is_refused_and_both_are_told_which_part_differs(rehearse)
 
 
 def test_whoever_is_interrupted_goes_on_later_with_the_same_bits(rehearse):
-    one = rehearse(40)
+    one = rehearse(25)
     server, first, second = (
         one.start(party, "--no-report", "--approve", one.study.digest) for party in PARTIES
     )
