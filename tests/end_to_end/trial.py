@@ -133,6 +133,8 @@ class Trial:
         folder: Where the parties' folders are.
         plan: For each party the faults of its processes, one after another: each a list of what
             :func:`faults.install` understands. Once they are used up there are none.
+        only: Who is there at the beginning; everybody unless given.
+        patient: Start a party again that ended with an error, as somebody would who read it.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Trial:
         folder: Path,
         plan: Mapping[str, Sequence[Sequence[str]]] | None = None,
         only: Sequence[str] | None = None,
+        patient: bool = False,
     ) -> None:
         self.bench, self.study, self.folder = bench, study, folder
         self.parties = sorted(place.name for place in (study / "dealt").iterdir())
@@ -151,6 +154,7 @@ class Trial:
         self.codes: dict[str, int] = {}
         self.kills: dict[str, int] = dict.fromkeys(self.parties, 0)
         self.away: set[str] = set()
+        self.patient, self.errors = patient, dict.fromkeys(self.parties, 0)
         self.address = f"localhost:{_free_port()}"
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -205,6 +209,9 @@ class Trial:
             if code is None or party in self.codes:
                 continue
             self.codes[party] = code
+            if code == 1 and self.patient:
+                self.errors[party] += 1
+                self.start(party)
             if code == -signal.SIGKILL:
                 self.kills[party] += 1
                 if party not in self.away:

@@ -31,6 +31,9 @@ def join(
         CutlayerError: Whatever else ended it; started again in the same folder, it goes on.
     """
     participant = Participant(part, Sealer(credentials, part.study.digest), watcher)
+    if participant.finished:
+        watcher.note(f"all was done already: the study's end is noted in {part.folder}")
+        return participant.leave()
 
     def on_state(connected: bool, why: str) -> None:
         watcher.note("connected" if connected else f"not connected: {why}")

@@ -61,6 +61,8 @@ from .roster import offer_of
 
 __all__ = ["Connection", "Part", "Participant", "Watcher"]
 
+_FINISHED = "finished"
+
 
 class Connection(Protocol):
     """A party's way to the host and to the others."""
@@ -216,10 +218,28 @@ class Participant:
                     case Go() as go:
                         self._perform(go)
                     case Bye():
+                        self._note_the_end()
                         self._say(Bye())
                         return self.part.folder
         finally:
             self._close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether this party has heard, in an earlier process, that all is done: nobody may be there any more."""
+        path = self.part.folder / _FINISHED
+        return path.exists() and path.read_text(encoding="utf-8").strip() == self.part.study.digest
+
+    def leave(self) -> Path:
+        """End this party's part without anybody; return its folder."""
+        self._close()
+        return self.part.folder
+
+    def _note_the_end(self) -> None:
+        try:
+            (self.part.folder / _FINISHED).write_text(f"{self.part.study.digest}\n", encoding="utf-8")
+        except OSError as error:
+            self.watcher.note(f"cannot note that all is done: {error.strerror}")
 
     # The parts of it
 
