@@ -51,6 +51,7 @@ FAR_BEYOND = {
         "cases": [{"case": "W", "judged": True, "ratio": 1.2}, {"case": "V", "judged": False, "ratio": 9.0}],
         "quick": False,
     },
+    "many_parties": {"different": [], "ended_well": True, "growth": 1.2, "mb_per_party": 2.0},
     "mnist5k_accuracy": {
         "accuracy": {"ten clients in turn": 0.94}, "points_between": 0.0, "equal_to_one_client": True,
         "equal_to_twin": True, "quick": False,
