@@ -25,6 +25,12 @@ Say in a file what is trained; see what would cross between the parties; train:
     cutlayer simulate study.toml
 
 \b
+Between organisations: rehearse it here, then host it and join it:
+    cutlayer local study.toml
+    cutlayer serve study.toml
+    cutlayer join study.toml --as hospital-a --data ./records
+
+\b
 Find out where a network can be cut:
     cutlayer cuts resnet18
     cutlayer cuts model.py:network --input 3,32,32

@@ -105,7 +105,7 @@ def _approve_study(
     found: PartyStudy, approve: str | None, approvals: Approvals, command: Sequence[str]
 ) -> str:
     study, party = found.study, found.party
-    statement = study.disclosure(party)
+    statement = study.disclosure(party, found.network.host)
     if approve is not None:
         if not vouches_for(approve, study.digest):
             raise ConsentError(

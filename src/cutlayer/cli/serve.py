@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +75,8 @@ def serve(
 
         network = found.network
         absence = Absence(then=network.absent, after_s=network.absent_after_s, late=tuple(network.late))
-        address = listen or f"[::]:{network.address.rpartition(':')[2]}"
+        everywhere = "[::]" if socket.has_dualstack_ipv6() else "0.0.0.0"
+        address = listen or f"{everywhere}:{network.address.rpartition(':')[2]}"
         settings = settings_for(found.study, network.max_frame_mb)
         return host(part, own.credentials, address, watcher, absence=absence, settings=settings)
 
