@@ -21,22 +21,19 @@ METHOD = f"/{SERVICE}/Stream"
 _BOTH: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", CONTROL_LIMIT + HEADER.size),
     ("grpc.max_send_message_length", CONTROL_LIMIT + HEADER.size),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 
 
-def _both(settings: NetworkSettings) -> list[tuple[str, int | str]]:
-    ping_ms = int(settings.ping_s * 1000)
-    return [*_BOTH, ("grpc.keepalive_time_ms", ping_ms), ("grpc.keepalive_timeout_ms", ping_ms)]
-
-
 def server_options(settings: NetworkSettings) -> list[tuple[str, int | str]]:
     """Return the options of a hub's server."""
     return [
-        *_both(settings),
+        *_BOTH,
         ("grpc.so_reuseport", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", int(settings.ping_s * 500)),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.server_handshake_timeout_ms", int(settings.hello_s * 1000)),
         ("grpc.max_connection_idle_ms", int(settings.hello_s * 1000)),
         ("grpc.max_metadata_size", 8192),
@@ -47,7 +44,7 @@ def client_channel(credentials: Credentials, address: str, host: str, settings: 
     """Return a new channel to ``address``, where only ``host`` is accepted."""
     connect_ms = int(settings.connect_s * 1000)
     options = [
-        *_both(settings),
+        *_BOTH,
         ("grpc.ssl_target_name_override", host),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.min_reconnect_backoff_ms", connect_ms),

@@ -218,7 +218,9 @@ class Dial:
             if call is None:
                 continue
             heard = max(self._call_began, stream.heard if stream is not None else 0.0)
-            if time.monotonic() - heard > silence_s:
+            if time.monotonic() - heard > self._link.patience_s:
+                if stream is not None:
+                    self._link.gave_up(stream)
                 with contextlib.suppress(Exception):
                     call.cancel()
 

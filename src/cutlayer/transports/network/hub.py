@@ -339,9 +339,10 @@ class Hub:
                 self._on_incident(str(visit.context.peer()), f"said no hello within {settings.hello_s:g} s")
                 visit.context.cancel()
             return
-        if now - visit.stream.heard > settings.silence_s or (
-            visit.stream.ended and now > visit.stream.ended + 2
-        ):
+        link, silent_s = visit.guest.link, now - visit.stream.heard
+        if silent_s > link.patience_s or (visit.stream.ended and now > visit.stream.ended + 2):
+            if not visit.stream.ended:
+                link.gave_up(visit.stream)
             visit.context.cancel()
             self._left(visit)
         elif now - visit.checked > settings.recheck_s:

@@ -16,6 +16,7 @@ __all__ = ["Link", "Ready", "Stream"]
 
 _ACK_ENVELOPES = 64
 _ACK_BYTES = 8 << 20
+_MOST_PATIENCE = 8  # times the silence that ends a stream
 _MOST_FRAMES = 4096  # under way and unread, however short they are
 
 
@@ -50,6 +51,8 @@ class Stream:
     def __init__(self) -> None:
         self.queue: SimpleQueue[_Item | None] = SimpleQueue()
         self.heard = time.monotonic()
+        self.brought = False
+        """Whether anything new came through it."""
         self.last_words = b""
         self.ended = 0.0
         """When it was given up; 0 while it is in use."""
@@ -79,6 +82,7 @@ class Link:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._delivery = threading.RLock()
+        self._patience_s = settings.silence_s
         self._stream: Stream | None = None
         self._clear()
 
@@ -112,6 +116,18 @@ class Link:
     def idle(self) -> bool:
         """Whether the other side has everything that was sent."""
         return not self._unacked
+
+    @property
+    def patience_s(self) -> float:
+        """How long a stream may be silent before it is given up."""
+        return self._patience_s
+
+    def gave_up(self, stream: Stream) -> None:
+        """Note that ``stream`` was silent; if it brought nothing at all, give the next one more time."""
+        with self._lock:
+            if not stream.brought:
+                stream.brought = True
+                self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE * self._settings.silence_s)
 
     def attach(self, peer_received: int) -> Stream:
         """Go on through a new stream, with what the other side has not received yet.
@@ -297,6 +313,7 @@ class Link:
                     return
                 stream.heard = time.monotonic()
                 if self._accept(envelope):
+                    stream.brought = True
                     ready = deliver(envelope)
                     if ready is not None:
                         ready[0].put(ready[1])

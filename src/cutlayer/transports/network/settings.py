@@ -18,8 +18,9 @@ class NetworkSettings:
         window_bytes: How much may be under way to a party, unread, before `send` waits.
         window_frames: How many frames may be under way in any case, whatever their length.
         beat_s: A side that sent nothing for so long says that it is there.
-        silence_s: A stream on which nothing came for so long is taken for dead. At least 1 MiB must
-            get through in that time.
+        silence_s: A stream on which nothing came for so long is taken for dead. Where 1 MiB takes longer
+            to get through, that is learnt: after a stream that brought nothing, twice as long, up to eight
+            times.
         connect_s: How long one attempt to connect may take, handshake included.
         pause_s: How long to wait between two attempts.
         hello_s: How soon a stream must say whose it is.
