@@ -64,7 +64,7 @@ def test_without_approval_nothing_moves_and_the_statement_is_shown(plain: Rehear
     refused = join()
     assert refused.exit_code == 1
     assert "nobody has approved this study yet" in refused.stderr
-    assert plain.study.disclosure("client-0").strip() in refused.stderr
+    assert plain.study.disclosure("client-0", "server").strip() in refused.stderr
     assert f"Digest {plain.study.digest}" in refused.stderr
     for name, part in plain.study.parts.items():
         assert re.search(rf"^  {name} +{part[:16]}$", refused.stderr, re.MULTILINE)
@@ -89,7 +89,7 @@ def test_what_is_no_digest_is_refused(plain: Rehearsal, word: str):
 
 def test_a_changed_study_is_asked_for_anew_and_says_what_changed(plain: Rehearsal):
     folder = Path("runs") / "small" / "client-0"
-    Approvals(folder).allow(plain.study, plain.study.disclosure("client-0"), "--approve")
+    Approvals(folder).allow(plain.study, plain.study.disclosure("client-0", "server"), "--approve")
     study = Path("parties") / "client-0" / "study.toml"
     study.write_text(study.read_text().replace("lr = 0.1", "lr = 0.2"))
     refused = join()
