@@ -78,8 +78,12 @@ def joins_twisted(stage: Stage, kind, twist, to=None) -> Taking:
     return Taking(work).start()
 
 
+def floats(message: Message, change) -> Message:
+    return tensors(message, lambda t: change(t) if t.is_floating_point() else t)
+
+
 ACTIVATIONS = {
-    "a NaN in it": lambda m: tensors(m, lambda t: torch.where(t == t.max(), float("nan"), t) if t.is_floating_point() else t),
+    "a NaN in it": lambda m: floats(m, lambda t: torch.where(t == t.max(), float("nan"), t)),
     "infinity": lambda m: tensors(m, lambda t: t * float("inf") if t.is_floating_point() else t),
     "no rows": lambda m: tensors(m, lambda t: t[:0]),
     "a million rows": lambda m: tensors(m, lambda t: torch.zeros(20_000, *t.shape[1:], dtype=t.dtype)),
