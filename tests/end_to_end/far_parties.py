@@ -126,18 +126,23 @@ class FarTrial(Trial):
         return self.log(party).read_text(errors="replace").count(words)
 
     def check_once(self, quiet: Bench) -> None:
-        """What left is what leaves when nothing happens; nobody restarted, and no roll was called after the first.
+        """Nothing left twice, nothing is missing, nobody restarted, and no roll was called after the first.
 
         Args:
-            quiet: Where the study is run with nothing happening.
+            quiet: Where the study is run once more with nothing happening.
         """
-        with Trial(quiet, self.study, self.folder / "quiet") as undisturbed:
-            undisturbed.wait()
-        expected = Counter(frame[1:] for frame in frames_of(undisturbed))
-        found = Counter(frame[1:] for frame in self.frames)
-        assert found - expected == Counter(), "left twice"
-        assert expected - found == Counter(), "never left"
+        check_same_frames(self, quiet)
         assert self.notes("server", "all are there") == 1, self.output()
+
+
+def check_same_frames(trial: Trial, quiet: Bench) -> None:
+    """What left in this trial, each frame counted, is what leaves when nothing happens."""
+    with Trial(quiet, trial.study, trial.folder / "quiet") as undisturbed:
+        undisturbed.wait()
+    expected = Counter(frame[1:] for frame in frames_of(undisturbed))
+    found = Counter(frame[1:] for frame in frames_of(trial))
+    assert found - expected == Counter(), "left twice"
+    assert expected - found == Counter(), "never left"
 
 
 def frames_of(trial: Trial) -> list[Frame]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cutlayer.runtime import compute, handover, performing, snapshots, training
 from cutlayer.schedules.actions import Op
-from cutlayer.sessions import participant
+from cutlayer.sessions import hosting, participant
 from cutlayer.transports.network import end
 from cutlayer.transports.network.link import Link
 
@@ -124,6 +124,18 @@ def _in_saying(where: str, number: int) -> None:
     participant.Participant._say = saying  # type: ignore[method-assign]
 
 
+def _in_leaves(where: str, number: int) -> None:
+    """Die when it is written down that a turn does not take place, before anybody else hears of it."""
+    write = hosting._write_roster
+
+    def writing(folder: Path, roster: Any) -> None:
+        write(folder, roster)
+        if roster.leaves:
+            die()
+
+    hosting._write_roster = writing
+
+
 def _full_disk(where: str, number: int) -> None:
     """Let no file grow beyond ``number`` bytes; that of a log counts too."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -193,6 +205,7 @@ _OTHERS: dict[str, Callable[[str, int], None]] = {
     "report": lambda where, number: _wrap(participant.Participant, "_report", where, number),
     "epoch": lambda where, number: _wrap(training.Trainer, "_check_weights", where, number),
     "done": _in_saying,
+    "leaves": _in_leaves,
     "finish": lambda where, number: _wrap(participant.Participant, "_close", where, number),
     "disk": _full_disk,
     "clock": _clock,

@@ -76,7 +76,7 @@ def plan_of(name: str, share: int = 1) -> dict[str, list[Sequence[str]]]:
 
 @pytest.mark.parametrize("name", CASTS)
 def test_each_party_is_killed_in_some_phases(bench: Bench, name: str, tmp_path: Path) -> None:
-    plan = plan_of(name, share=4)
+    plan = plan_of(name, share=5)
     with Trial(bench, bench.dealt(name), tmp_path, plan) as tried:
         tried.wait(limit_s=200)
         tried.check()

@@ -218,7 +218,7 @@ class Trial:
                     self.start(party)
 
     def wait(
-        self, until: Callable[[], bool] | None = None, limit_s: float = 120.0, failing: Sequence[str] = ()
+        self, until: Callable[[], bool] | None = None, limit_s: float = 90.0, failing: Sequence[str] = ()
     ) -> None:
         """Keep everything going until all are done, or ``until`` says so.
 
