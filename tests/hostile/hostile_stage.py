@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -310,7 +311,8 @@ def resident_bytes(process: int | str = "self") -> int:
 def main() -> None:
     """Host the study as a process of its own: FOLDER KEYS; print what is noted."""
     torch.set_num_threads(1)
-    stage = Stage(Path(sys.argv[1]), Path(sys.argv[2]), LATE, study=json.loads(sys.argv[3]))
+    patient = replace(LATE, after_s=60.0)
+    stage = Stage(Path(sys.argv[1]), Path(sys.argv[2]), patient, study=json.loads(sys.argv[3]))
     told = 0
     while stage.host.thread.is_alive() or told < len(stage.host.watcher.notes):
         for note in stage.host.watcher.notes[told:]:
