@@ -150,6 +150,19 @@ def test_old_snapshots_go_when_all_hold_two_later_ones():
     assert line.kept[-1]["kept"] is True
 
 
+def test_snapshots_behind_the_place_all_went_back_to_count_no_more():
+    line = Recorded()
+    line.all_join()
+    line.join("client-1", b"2", ready=False)
+    for party in ("server", "client-0", "client-2"):
+        line.ready(party, [(0, 2), (0, 4)] if party != "client-2" else [])
+    line.ready("client-1", [])
+    assert line.last("server", "go").position == (0, 2)
+    line.say("client-1", Held(positions=[(0, 4)]))
+    line.conductor.tick()
+    assert not line.count("server", "keep")  # the server does (0, 4) once more: it has not said yet that it holds it
+
+
 def test_who_lost_its_snapshots_is_named_and_nothing_begins_anew():
     line = Recorded(roster=Roster(kept=True, generation=4))
     line.join("server", positions=[(1, 0)])

@@ -417,6 +417,8 @@ class Conductor:
             self.host, f"all are there: going on from {position}" if position > START else "all are there"
         )
         for name in required:
+            seat = self._seats[name]
+            seat.positions = tuple(p for p in seat.positions if p <= position)  # the rest will be done once more
             self._send(name, go)
 
     def _without_who_is_in_the_way(self, error: CutlayerError) -> None:
