@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-PARTS = {"run", "measuring", "equality_cases"}
+PARTS = {"run", "measuring", "equality_cases", "two_hosts"}
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
 
 

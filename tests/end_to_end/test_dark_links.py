@@ -1,4 +1,4 @@
-"""Links that go dark, lose packets, are slow or half-open: training goes on soon, no step is lost and none done twice."""
+"""Links that go dark, lose packets, are slow or half-open: training goes on soon, no step lost, none done twice."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def lit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarBench]:
 # On one machine
 
 
+@pytest.mark.long
 def test_half_open_connections_are_noticed_and_replaced(bench: Bench, tmp_path: Path) -> None:
     with Detoured(bench, bench.dealt("u-shape"), tmp_path) as tried:
         tried.wait(tried.holds("server", (0, 4)))
@@ -77,7 +78,7 @@ def test_half_open_connections_are_reset_and_replaced(bench: Bench, tmp_path: Pa
 
 
 def test_connections_are_reset_every_second(bench: Bench, tmp_path: Path) -> None:
-    with Detoured(bench, bench.dealt("u-shape", epochs=8), tmp_path) as tried:
+    with Detoured(bench, bench.dealt("u-shape", epochs=5), tmp_path) as tried:
         resets, due = 0, 0.0
 
         def all_done() -> bool:
@@ -112,8 +113,7 @@ def test_training_goes_on_within_3_s_of_the_links_return(
             tried.wait_s(3)
         tried.wait(limit_s=120)
         took = [(outage, round(tried.first_after(back), 2)) for back, outage in returns.items()]
-        print(f"{name}: (dark, until the first new step) {took}")
-        assert max(after for _, after in took) < 3
+        assert max(after for _, after in took) < 3, took
         tried.check()
         tried.check_once(bench)
 
