@@ -126,14 +126,14 @@ def _in_saying(where: str, number: int) -> None:
 
 def _in_leaves(where: str, number: int) -> None:
     """Die when it is written down that a turn does not take place, before anybody else hears of it."""
-    write = hosting._write_roster
+    write = hosting.write_roster
 
     def writing(folder: Path, roster: Any) -> None:
         write(folder, roster)
         if roster.leaves:
             die()
 
-    hosting._write_roster = writing
+    hosting.write_roster = writing
 
 
 def _full_disk(where: str, number: int) -> None:

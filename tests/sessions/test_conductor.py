@@ -13,8 +13,9 @@ from cutlayer.data import arrays
 from cutlayer.errors import AlignmentError, DataError, FrameError, StudyError
 from cutlayer.runtime.positions import START, Position
 from cutlayer.schedules import Leave
-from cutlayer.sessions.conductor import Absence, Conductor, Roster
+from cutlayer.sessions.conductor import Absence, Conductor
 from cutlayer.sessions.messages import Done, Go, Held, Hello, Offer, Ready, read_message, written
+from cutlayer.sessions.remembered import Roster
 from cutlayer.sessions.roster import offer_of, turn_rows
 
 CLIENTS = ("client-0", "client-1", "client-2")

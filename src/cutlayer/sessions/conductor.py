@@ -18,6 +18,7 @@ from ..graph.split_graph import SplitGraph
 from ..runtime.course import Course
 from ..runtime.positions import START, Position
 from ..schedules.calendar import Leave
+from .agreement import Agreement
 from .messages import (
     Accuse,
     Bye,
@@ -27,7 +28,6 @@ from .messages import (
     Hello,
     Keep,
     Message,
-    Offer,
     Place,
     Ready,
     RollCall,
@@ -38,9 +38,9 @@ from .messages import (
     read_message,
     written,
 )
-from .roster import turn_rows
+from .remembered import Roster
 
-__all__ = ["Absence", "Conductor", "Line", "Roster"]
+__all__ = ["Absence", "Conductor", "Line"]
 
 _STRIKES = 3
 _MOST_RESTARTS, _RESTARTS_S = 20, 60.0
@@ -79,27 +79,6 @@ class Absence:
 
 
 @dataclass
-class Roster:
-    """What the host remembers of a study from one start to the next.
-
-    Attributes:
-        offers: What each party brought when it first came.
-        absent: Parties that do not take part now.
-        leaves: Turns that did not, or do not, take place.
-        generation: The last one in which all went on.
-        kept: Whether parties were told to delete early snapshots, so that nobody can begin again from nothing.
-        finished: Whether all was done.
-    """
-
-    generation: int = 0
-    kept: bool = False
-    finished: bool = False
-    offers: dict[str, Offer] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
-    leaves: list[Leave] = field(default_factory=list)
-
-
-@dataclass
 class _Seat:
     """What the conductor knows of one party."""
 
@@ -113,8 +92,6 @@ class _Seat:
     accusers: set[str] = field(default_factory=set)
     restarts: list[float] = field(default_factory=list)
     knows: bool = False
-    positions: tuple[Position, ...] = ()
-    joined: Position = START
 
 
 class Conductor:
@@ -153,11 +130,8 @@ class Conductor:
         self._course_of, self._note, self._keep_roster, self._where = course, note, keep_roster, where
         self._roster = roster or Roster(absent=sorted(absence.late))
         self.generation = self._roster.generation + 1
-        self._course: Course | None = None
-        self._rows: list[dict[str, int]] = []
+        self._agreement = Agreement(graph, course, self._roster, skips=absence.then == "skip")
         self._seats = {party.name: _Seat(gone_at=time.monotonic()) for party in graph.parties}
-        self._commons = [START]
-        self._until: dict[tuple[str, Position], tuple[Course, Position]] = {}
         self._line: Line | None = None
         self._check_card = check_card
         self._called_at = time.monotonic()
@@ -253,14 +227,16 @@ class Conductor:
         with self._lock:
             if self.over.is_set():
                 return
-            missing = [name for name in self._required() if not self._seats[name].connected]
+            missing = [name for name in self._agreement.required if not self._seats[name].connected]
             now = time.monotonic()
             overdue = [m for m in missing if now - self._seats[m].gone_at > self.absence.after_s]
             if not self.running and now - self._called_at > self.absence.after_s:
-                overdue += [m for m in self._required() if m not in missing and not self._seats[m].ready]
+                overdue += [
+                    m for m in self._agreement.required if m not in missing and not self._seats[m].ready
+                ]
             if overdue and self.absence.then == "stop":
                 self.stop(f"{', '.join(overdue)} did not come back within {self.absence.after_s:g} s")
-            elif overdue and self.absence.then == "skip" and self._can_skip(overdue):
+            elif overdue and self.absence.then == "skip" and self._agreement.can_leave_out(overdue):
                 self._roster.absent.extend(overdue)
                 self._note(", ".join(overdue), "does not come back: its turns are left out from now on")
                 self._call_roll(f"going on without {', '.join(overdue)}")
@@ -273,7 +249,11 @@ class Conductor:
     def unaware(self) -> list[str]:
         """The parties that have not said yet that they know of the end; empty if it was no good end."""
         with self._lock:
-            return [name for name in self._required() if self._roster.finished and not self._seats[name].knows]
+            return [
+                name
+                for name in self._agreement.required
+                if self._roster.finished and not self._seats[name].knows
+            ]
 
     def stop(self, reason: str) -> None:
         """End the study here; everybody keeps their snapshots."""
@@ -288,14 +268,7 @@ class Conductor:
             waiting = [name for name in self._roster.absent if self._seats[name].ready]
             if not waiting or not self.running:
                 return
-            for name in waiting:
-                self._roster.absent.remove(name)
-                self._seats[name].joined = Position(epoch, 0)
-            turns = [i for i, turn in enumerate(self.graph.turns) if not self._away(turn)]
-            self._roster.leaves = [
-                leave._replace(until=epoch) if leave.turn in turns and leave.until > epoch else leave
-                for leave in self._roster.leaves
-            ]
+            self._agreement.welcome(waiting, epoch)
             self._call_roll(f"{', '.join(waiting)} joined")
 
     # What parties say
@@ -308,14 +281,15 @@ class Conductor:
             case Ready() | Held() | Done() | Accuse() if self.over.is_set():
                 pass
             case Ready() if message.generation == self.generation:
-                seat.positions, seat.ready, seat.done = _positions(message.positions), True, False
+                self._agreement.positions[party] = _positions(message.positions)
+                seat.ready, seat.done = True, False
                 self._go_if_all_are_ready()
             case Held():
-                seat.positions = _positions(message.positions)
+                self._agreement.positions[party] = _positions(message.positions)
                 self._told_of_snapshots = True
             case Done() if message.generation == self.generation and self.running:
                 seat.done = True
-                if all(self._seats[name].done for name in self._required()):
+                if all(self._seats[name].done for name in self._agreement.required):
                     self._roster.finished = True
                     self._keep_roster(self._roster)
                     self._broadcast(Bye())
@@ -394,11 +368,14 @@ class Conductor:
         self._broadcast(RollCall(generation=self.generation, reason=reason))
 
     def _go_if_all_are_ready(self) -> None:
-        required = self._required()
+        required = self._agreement.required
         if self.running or not all(self._seats[name].ready for name in required):
             return
+        for name, seat in self._seats.items():
+            if seat.hello is not None:
+                self._roster.offers[name] = seat.hello.offer
         try:
-            position = self._agree()
+            position = self._agreement.reach()
         except CutlayerError as error:
             self._without_who_is_in_the_way(error)
             return
@@ -408,7 +385,7 @@ class Conductor:
         go = Go(
             generation=self.generation,
             position=place(position),
-            rows=[dict(turn) for turn in self._rows],
+            rows=[dict(turn) for turn in self._agreement.rows],
             leaves=[(le.turn, le.epoch, le.batches, le.until) for le in self._roster.leaves],
             offers={name: offer for name, offer in self._roster.offers.items() if offer.rows},
             cards={n: s.hello.card for n in required if (s := self._seats[n]).hello is not None},
@@ -416,19 +393,18 @@ class Conductor:
         self._note(
             self.host, f"all are there: going on from {position}" if position > START else "all are there"
         )
+        self._agreement.settle(position)
         for name in required:
-            seat = self._seats[name]
-            seat.positions = tuple(p for p in seat.positions if p <= position)  # the rest will be done once more
             self._send(name, go)
 
     def _without_who_is_in_the_way(self, error: CutlayerError) -> None:
         """Nobody can go on: leave a party out without which the others can, if the study skips; stop otherwise."""
-        for name in self._required() if self.absence.then == "skip" else ():
-            if name == self.host or not self._can_skip([name]):
+        for name in self._agreement.required if self.absence.then == "skip" else ():
+            if name == self.host or not self._agreement.can_leave_out([name]):
                 continue
             self._roster.absent.append(name)
             try:
-                self._agree()
+                self._agreement.reach()
             except CutlayerError:
                 self._roster.absent.remove(name)
                 continue
@@ -437,111 +413,18 @@ class Conductor:
             return
         self.stop(str(error))
 
-    def _agree(self) -> Position:
-        """Work out, from what everyone brings and holds, the course and where in it all go on.
-
-        Raises:
-            CutlayerError: The parties' rows do not fit together, or there is no such place any more.
-        """
-        for name, seat in self._seats.items():
-            if seat.hello is not None:
-                self._roster.offers[name] = seat.hello.offer
-        offers = {name: self._roster.offers.get(name, Offer()) for name in self._seats}
-        never = [name for name in self._roster.absent if name not in self._roster.offers]
-        rows = turn_rows(self.graph, offers, never)
-        position, leaves = self._common(rows)
-        self._rows, self._roster.leaves = rows, leaves
-        self._course = self._course_of(rows, leaves)
-        self._commons = [p for p in self._commons if p < position] + [position]
-        return position
-
-    def _common(self, rows: list[dict[str, int]]) -> tuple[Position, list[Leave]]:
-        """Return the last position that everybody has, and who is on leave from there on."""
-        before = self._course if self.running and self._course else self._course_of(rows, self._roster.leaves)
-        gone = [i for i, turn in enumerate(self.graph.turns) if self._away(turn)]
-        gone = [
-            i
-            for i in gone
-            if not any(le.turn == i and le.until == Leave(0, 0, 0).until for le in self._roster.leaves)
-        ]
-        required = self._required()
-        found = {START, *(p for name in required for p in self._starts(name))}
-        for position in sorted(found, reverse=True):
-            if position == START and self._roster.kept:
-                break
-            if not all(self._has(name, position, before) for name in required):
-                continue
-            if gone and before.holder(position) in self._roster.absent:
-                continue
-            new = [Leave(turn, position.epoch, before.done(position, turn)) for turn in gone]
-            return position, [*self._roster.leaves, *new]
-        lacking = [name for name in required if not self._seats[name].positions]
-        raise StudyError(
-            "the parties have no snapshot in common any more",
-            got=f"none at all at {', '.join(lacking)}"
-            if lacking
-            else "some at each, but none of the same place",
-            todo="look for a party whose folder was deleted or damaged, and give it back; "
-            "to begin the study anew, give all parties new folders",
-        )
-
-    def _starts(self, party: str) -> set[Position]:
-        """Return the positions from which the state of ``party`` can be had."""
-        return {self._seats[party].joined, *self._seats[party].positions}
-
-    def _has(self, party: str, position: Position, course: Course) -> bool:
-        """Return whether what ``party`` can go back to is what it had at ``position``."""
-        start = max(start for start in {START, *self._starts(party)} if start <= position)
-        if start == position:
-            return True
-        known = self._until.get((party, start))
-        if known is None or known[0] is not course:
-            known = self._until[party, start] = course, course.until(party, start)
-        return position <= known[1]
-
     def _let_old_ones_go(self) -> None:
-        """Once all hold later common snapshots, the older ones are needed no more; two are kept."""
-        if not self.running or self._course is None:
+        """Once all hold later common snapshots, the older ones are needed no more."""
+        keep = self._agreement.behind_all() if self.running else None
+        if keep is None:
             return
-        try:
-            position, _ = self._common(self._rows)
-        except CutlayerError:
-            return  # somebody has none any more; it matters when all go back to one
-        self._until = {
-            key: one
-            for key, one in self._until.items()
-            if one[0] is self._course and key[1] in {START, *self._starts(key[0])}
-        }
-        if position <= self._commons[-1]:
-            return
-        self._commons.append(position)
-        keep = self._commons[-2]
-        if self.absence.then == "skip":  # whoever has the state now may not come back
-            holders = {p: self._course.holder(p) for p in self._commons}
-            keep = next((p for p in reversed(self._commons) if holders[p] != holders[position]), START)
-        self._commons = [p for p in self._commons if p >= keep]
-        if keep > START:
-            if not self._roster.kept:
-                self._roster.kept = True
-                self._keep_roster(self._roster)
-            for name in self._required():
-                self._send(name, Keep(position=place(keep)))
+        if not self._roster.kept:
+            self._roster.kept = True
+            self._keep_roster(self._roster)
+        for name in self._agreement.required:
+            self._send(name, Keep(position=place(keep)))
 
     # Small parts
-
-    def _required(self) -> list[str]:
-        return [name for name in self._seats if name not in self._roster.absent]
-
-    def _away(self, turn: Mapping[str, str]) -> bool:
-        return not set(self._roster.absent).isdisjoint(turn.values())
-
-    def _can_skip(self, parties: list[str]) -> bool:
-        """Only a party whose role has others can be left out, and never the last of them."""
-        for role in self.graph.roles.values():
-            left = [name for name in role.parties if name not in self._roster.absent and name not in parties]
-            if not left:
-                return False
-        return True
 
     def _tell_status(self, missing: list[str]) -> None:
         connected = [name for name, seat in self._seats.items() if seat.connected]

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import CutlayerError, LogError
+from ..errors import CutlayerError
 from ..graph.split_graph import SplitGraph
 from ..keys.credentials import Credentials
 from ..keys.sealing import Sealer
-from ..schedules.calendar import Leave
 from ..schedules.steps import data_roles
 from ..transports import Transport
 from ..transports.network import Hub, NetworkSettings
-from .conductor import Absence, Conductor, Roster
-from .messages import Offer
+from .conductor import Absence, Conductor
 from .notes import Notes
 from .participant import Part, Participant, Watcher
+from .remembered import read_roster, write_roster
 
 __all__ = ["routes", "serve"]
 
-_ROSTER = "roster.json"
 _LINGER_S = 3.0
 _FAREWELL_S = 30.0
 
@@ -62,8 +57,8 @@ def serve(
         course=part.study.course,
         note=notes,
         check_card=sealer.check,
-        roster=_read_roster(part.folder),
-        keep_roster=lambda roster: _write_roster(part.folder, roster),
+        roster=read_roster(part.folder),
+        keep_roster=lambda roster: write_roster(part.folder, roster),
         where=participant.where,
     )
     ways = routes(part.study.graph)
@@ -166,39 +161,3 @@ def _tick(conductor: Conductor, participant: Participant, ended: threading.Event
         except CutlayerError as error:
             participant.fail(error)
             return
-
-
-def _read_roster(folder: Path) -> Roster | None:
-    path = folder / _ROSTER
-    if not path.exists():
-        return None
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return Roster(
-            generation=int(kept["generation"]),
-            kept=bool(kept["kept"]),
-            finished=bool(kept["finished"]),
-            offers={name: Offer.model_validate(offer) for name, offer in kept["offers"].items()},
-            absent=[str(name) for name in kept["absent"]],
-            leaves=[Leave(*map(int, leave)) for leave in kept["leaves"]],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LogError(
-            f"{path} cannot be read: {error}", todo="restore it, or begin the study anew in new folders"
-        ) from error
-
-
-def _write_roster(folder: Path, roster: Roster) -> None:
-    path = folder / _ROSTER
-    kept = asdict(roster) | {"offers": {name: offer.model_dump() for name, offer in roster.offers.items()}}
-    new = path.with_suffix(".new")
-    try:
-        with new.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(kept, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except OSError as error:
-        raise LogError(
-            f"cannot write {path}: {error.strerror}", todo="make room on the disk and start again"
-        ) from error
