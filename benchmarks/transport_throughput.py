@@ -1,18 +1,21 @@
 """Frames over mutual TLS between two processes: the network transport beside a blocking socket.
 
-One request, one answer of the same size, two processes on this machine, in turns within one run: through
-`cutlayer.transports.network`, and through a raw TCP socket with mutual TLS, written by hand for this one
-purpose. Both use the same certificates. Medians, and the ratio of the two: 1 is as fast as the socket.
+Two processes on this machine, in turns within one run: through `cutlayer.transports.network`, and through a TCP socket
+with mutual TLS that is written by hand for this one purpose, blocking, into memory that is used again. Both use
+the same certificates, and the same cipher, which is told. One request and one answer of the same size; and a stream of
+frames of 16 MB one way, with a short answer at its end. Medians of rounds; the ratio is the median of the ratios within
+each round, and 1 is as fast as the socket. Beside it the processor time that both processes spent on an exchange:
+where it is twice the time that passed, both cores were at work all the time, and nothing but less work can help.
 
-Bar: 16 MB frames at 0.8 of the socket's throughput.
+Ends with 1 if frames of 16 MB have less than 0.8 of the socket's throughput, there and back.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
+import resource
 import socket
 import ssl
 import statistics
@@ -23,6 +26,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
+
+import grpc
+import measuring
 
 from cutlayer.errors import TransportError
 from cutlayer.keys.authority import Authority
@@ -32,9 +39,14 @@ from cutlayer.transports.network import Dial, Hub
 
 BAR = 0.8
 SIZES = {"4 KB": 4096, "64 KB": 65536, "256 KB": 262144, "4 MB": 4 << 20, "16 MB": 16 << 20}
+JUDGED = "16 MB"
 HOST, GUEST = "server", "hospital"
 NAMES = (GUEST, HOST)
-Exchange = Callable[[memoryview], None]
+NOTHING, ITSELF, SHORT = range(3)
+"""What a frame's first byte asks for: no answer, the same frame, or one of `SHORT_BYTES`."""
+SHORT_BYTES = 4096
+Through = tuple[Callable[[memoryview], None], Callable[[int], None]]
+"""What sends a frame, and what receives one that has so many bytes."""
 
 
 def context(folder: Path, server: bool) -> ssl.SSLContext:
@@ -56,31 +68,47 @@ def fill(stream: ssl.SSLSocket, memory: memoryview) -> None:
         filled += came
 
 
-def serve(folder: Path) -> None:
-    """Answer every frame with itself, through both; print the ports; end with the standard input."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def spent_s() -> float:
+    """Return the processor seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
-    def by_socket() -> None:
-        connection, _ = listener.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream = context(folder, server=True).wrap_socket(connection, server_side=True)
-        memory = {size: aligned_buffer(size) for size in SIZES.values()}
-        head = memoryview(bytearray(8))
+
+# --- the process that answers ------------------------------------------------------------------------
+
+
+def answer_by_socket(listener: socket.socket, folder: Path) -> None:
+    """Answer every frame as it asks."""
+    connection, _ = listener.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream = context(folder, server=True).wrap_socket(connection, server_side=True)
+    memory = {size: aligned_buffer(size) for size in SIZES.values()}
+    head = memoryview(bytearray(8))
+    with contextlib.suppress(EOFError, OSError):
         while True:
-            try:
-                fill(stream, head)
-            except (EOFError, OSError):
-                return
+            fill(stream, head)
             frame = memory[int.from_bytes(head, "little")]
             fill(stream, frame)
-            stream.sendall(head)
-            stream.sendall(frame)
+            if frame[0] == ITSELF:
+                stream.sendall(head)
+                stream.sendall(frame)
+            elif frame[0] == SHORT:
+                stream.sendall(SHORT_BYTES.to_bytes(8, "little"))
+                stream.sendall(frame[:SHORT_BYTES])
 
-    def by_hub() -> None:
-        with contextlib.suppress(TransportError):  # the other side has hung up
-            while True:
-                hub.transport.send(GUEST, hub.transport.receive(GUEST, float("inf")))
 
+def answer_by_hub(hub: Hub) -> None:
+    """Answer every frame as it asks."""
+    with contextlib.suppress(TransportError):  # the other side has hung up
+        while True:
+            frame = hub.transport.receive(GUEST, float("inf"))
+            if frame[0] != NOTHING:
+                hub.transport.send(GUEST, frame if frame[0] == ITSELF else frame[:SHORT_BYTES])
+
+
+def serve(folder: Path) -> None:
+    """Answer through both; print the ports, then the processor time for each line; end with the input."""
+    listener = socket.create_server(("127.0.0.1", 0))
     hub = Hub(
         Credentials.load(folder),
         "127.0.0.1:0",
@@ -91,82 +119,161 @@ def serve(folder: Path) -> None:
         on_incident=lambda who, what: print(who, what, file=sys.stderr),
     )
     port = hub.start()
-    for work in (by_socket, by_hub):
-        threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=answer_by_socket, args=(listener, folder), daemon=True).start()
+    threading.Thread(target=answer_by_hub, args=(hub,), daemon=True).start()
     print(port, listener.getsockname()[1], flush=True)
-    sys.stdin.read()
+    for _ in sys.stdin:
+        print(spent_s(), flush=True)
     os._exit(0)
 
 
-def through_socket(folder: Path, port: int) -> Exchange:
-    """Return what sends a frame through the socket and waits for the answer."""
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream = context(folder, server=False).wrap_socket(connection, server_hostname=HOST)
+# --- the process that asks ---------------------------------------------------------------------------
+
+
+def through_socket(stream: ssl.SSLSocket) -> Through:
+    """Return what sends and receives through the socket."""
     memory = {size: aligned_buffer(size) for size in SIZES.values()}
     head = memoryview(bytearray(8))
 
-    def exchange(frame: memoryview) -> None:
+    def send(frame: memoryview) -> None:
         stream.sendall(len(frame).to_bytes(8, "little"))
         stream.sendall(frame)
+
+    def receive(size: int) -> None:
         fill(stream, head)
-        fill(stream, memory[len(frame)])
+        fill(stream, memory[size])
 
-    return exchange
+    return send, receive
 
 
-def through_dial(dial: Dial) -> Exchange:
-    """Return what sends a frame through the network transport and waits for the answer."""
+def through_dial(dial: Dial) -> Through:
+    """Return what sends and receives through the network transport."""
 
-    def exchange(frame: memoryview) -> None:
-        dial.transport.send(HOST, frame)
-        if len(dial.transport.receive(HOST)) != len(frame):
+    def receive(size: int) -> None:
+        if len(dial.transport.receive(HOST)) != size:
             sys.exit("an answer of another length came")
 
-    return exchange
+    return lambda frame: dial.transport.send(HOST, frame), receive
 
 
-def seconds(exchange: Exchange, frame: memoryview, span_s: float) -> list[float]:
-    """Return how long each exchange took, for as long as ``span_s``, at least three of them."""
-    took: list[float] = []
-    end = time.perf_counter() + span_s
-    while len(took) < 3 or time.perf_counter() < end:
-        began = time.perf_counter()
-        exchange(frame)
-        took.append(time.perf_counter() - began)
-    return took
+def frame_of(size: int, asks: int) -> memoryview:
+    """Return a frame of noise that asks for an answer."""
+    frame = aligned_buffer(size)
+    frame[:] = os.urandom(size)
+    frame[0] = asks
+    return frame
 
 
-def measure(ours: Exchange, raw: Exchange, rounds: int, span_s: float) -> dict[str, dict[str, float]]:
-    """Return the figures of every size."""
-    figures = {}
-    print(f"{'frame':>8} {'ours ms':>9} {'socket ms':>9} {'ratio':>6}")
-    for name, size in SIZES.items():
-        frame = aligned_buffer(size)
-        frame[:] = os.urandom(size)
-        for exchange in (ours, raw):
-            seconds(exchange, frame, span_s)
-        took: dict[str, list[float]] = {"ours": [], "socket": []}
-        for _ in range(rounds):
-            took["ours"] += seconds(ours, frame, span_s)
-            took["socket"] += seconds(raw, frame, span_s)
-        ours_ms, socket_ms = (statistics.median(one) * 1000 for one in took.values())
-        figures[name] = {
-            "ours_ms": round(ours_ms, 3),
-            "socket_ms": round(socket_ms, 3),
-            "ratio": round(socket_ms / ours_ms, 3),
-            "exchanges": len(took["ours"]),
-        }
-        print(f"{name:>8} {ours_ms:9.3f} {socket_ms:9.3f} {socket_ms / ours_ms:6.2f}", flush=True)
+def there_and_back(size: int, span_s: float) -> Callable[[Through], int]:
+    """Return what exchanges a frame for ``span_s``, three times at least, and returns how often it did."""
+    frame = frame_of(size, ITSELF)
+
+    def work(through: Through) -> int:
+        send, receive = through
+        count, end = 0, time.perf_counter() + span_s
+        while count < 3 or time.perf_counter() < end:
+            send(frame)
+            receive(size)
+            count += 1
+        return count
+
+    return work
+
+
+def one_way(size: int, count: int) -> Callable[[Through], int]:
+    """Return what sends ``count`` frames and waits for a short answer to the last."""
+    frame, last = frame_of(size, NOTHING), frame_of(size, SHORT)
+
+    def work(through: Through) -> int:
+        send, receive = through
+        for number in range(count):
+            send(last if number == count - 1 else frame)
+        receive(SHORT_BYTES)
+        return count
+
+    return work
+
+
+def compare(
+    work: Callable[[Through], int], sides: dict[str, Through], rounds: int, spent: Callable[[], float]
+) -> measuring.Figures:
+    """Return milliseconds and processor milliseconds for a frame, of every side, and the ratio of the two."""
+    took: dict[str, list[float]] = {name: [] for name in sides}
+    cost: dict[str, list[float]] = {name: [] for name in sides}
+    for through in sides.values():
+        work(through)
+    for _ in range(rounds):
+        for name, through in sides.items():
+            before, began = spent(), time.perf_counter()
+            count = work(through)
+            took[name].append((time.perf_counter() - began) / count * 1000)
+            cost[name].append((spent() - before) / count * 1000)
+    figures = {f"{name}_ms": statistics.median(values) for name, values in took.items()}
+    figures |= {f"{name}_processor_ms": statistics.median(values) for name, values in cost.items()}
+    figures["ratio"] = measuring.ratio(took["socket"], took["ours"])
+    figures["ratio_of_processor_time"] = measuring.ratio(cost["socket"], cost["ours"])
     return figures
+
+
+def measure(sides: dict[str, Through], spent: Callable[[], float], quick: bool) -> measuring.Figures:
+    """Return the figures of every size, and of the stream."""
+    rounds, span_s = (2, 0.05) if quick else (11, 0.4)
+    cases = {f"{name} there and back": there_and_back(size, span_s) for name, size in SIZES.items()}
+    cases[f"{JUDGED} one way"] = one_way(SIZES[JUDGED], 5 if quick else 30)
+    figures: measuring.Figures = {}
+    print(f"{'':22} {'ms':>8} {'socket':>8} {'ratio':>6}   {'processor ms':>12} {'socket':>8} {'ratio':>6}")
+    for name, work in cases.items():
+        figures[name] = one = compare(work, sides, rounds, spent)
+        print(
+            f"{name:22} {one['ours_ms']:8.3f} {one['socket_ms']:8.3f} {one['ratio']:6.2f}   "
+            f"{one['ours_processor_ms']:12.3f} {one['socket_processor_ms']:8.3f} "
+            f"{one['ratio_of_processor_time']:6.2f}",
+            flush=True,
+        )
+    return figures
+
+
+def both(keys: Path, server: subprocess.Popen[str], told: IO[str], quick: bool) -> measuring.Figures:
+    """Connect both ways, measure, hang up; return the figures."""
+    port, socket_port = map(int, told.readline().split())
+    dial = Dial(
+        Credentials.load(keys / GUEST),
+        f"127.0.0.1:{port}",
+        HOST,
+        NAMES,
+        hello=lambda: b"",
+        on_control=lambda message: None,
+        on_welcome=lambda answer, new: None,
+        on_state=lambda connected, why: None,
+    )
+    dial.start()
+    connection = socket.create_connection(("127.0.0.1", socket_port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream = context(keys / GUEST, server=False).wrap_socket(connection, server_hostname=HOST)
+
+    def spent() -> float:
+        print(file=server.stdin, flush=True)
+        return spent_s() + float(told.readline())
+
+    sides = {"ours": through_dial(dial), "socket": through_socket(stream)}
+    cipher = (stream.cipher() or ("", "", 0))[:2]
+    print(f"the socket speaks {' '.join(map(str, cipher))}")
+    frames = measure(sides, spent, quick)
+    dial.close()
+    return {"grpc": grpc.__version__, "socket_cipher": cipher, "frames": frames, "bar": BAR, "quick": quick}
+
+
+def failures(figures: measuring.Figures) -> measuring.Failures:
+    """Return what is beyond the bar; a quick run's speeds are not judged."""
+    ratio = figures["frames"][f"{JUDGED} there and back"]["ratio"]
+    if figures["quick"] or ratio >= BAR:
+        return []
+    return [f"frames of {JUDGED}: {ratio:.2f} of the socket's throughput, at least {BAR} is asked"]
 
 
 def main() -> int:
     """Measure and return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="smoke test: little is measured")
+    parser = measuring.parser(__doc__)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve is not None:
@@ -180,26 +287,9 @@ def main() -> int:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
             if server.stdout is None:
                 return 1
-            port, socket_port = map(int, server.stdout.readline().split())
-            dial = Dial(
-                Credentials.load(keys / GUEST),
-                f"127.0.0.1:{port}",
-                HOST,
-                NAMES,
-                hello=lambda: b"",
-                on_control=lambda message: None,
-                on_welcome=lambda answer, new: None,
-                on_state=lambda connected, why: None,
-            )
-            dial.start()
-            raw = through_socket(keys / GUEST, socket_port)
-            rounds, span_s = (2, 0.05) if asked.quick else (10, 0.5)
-            figures = measure(through_dial(dial), raw, rounds, span_s)
-            dial.close()
+            figures = both(keys, server, server.stdout, asked.quick)
             server.communicate("")
-    ratio = figures["16 MB"]["ratio"]
-    print(json.dumps({"frames": figures, "ratio_16_mb": ratio, "bar": BAR}))
-    return 0 if ratio >= BAR or asked.quick else 1
+    return measuring.finish("transport_throughput", figures, failures(figures))
 
 
 if __name__ == "__main__":
