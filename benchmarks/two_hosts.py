@@ -23,6 +23,7 @@ import os
 import random
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def main() -> None:
     wire = Wire(**vars(parser.parse_args()))
     if reason := why_not():
         sys.exit(reason)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     names = {host: f"cutlayer-{os.getpid()}-{host}" for host in ADDRESSES}
     try:
         a, b = (_make_host(names[host], address) for host, address in ADDRESSES.items())
