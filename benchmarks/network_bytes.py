@@ -84,6 +84,13 @@ def inside(quick: bool) -> None:
     print(json.dumps(figures))
 
 
+def failures(figures: measuring.Figures) -> measuring.Failures:
+    """Return what is beyond its bar, in words."""
+    over = figures["works"]["w"]["over_frames"]
+    beyond = over > MAX_OVER and not figures["quick"]
+    return [f"{100 * over:.2f} % over the frames, at most {100 * MAX_OVER:g} % is wanted"] if beyond else []
+
+
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = measuring.parser(__doc__)
@@ -108,13 +115,8 @@ def main() -> int:
     if process.returncode:
         return measuring.finish("network_bytes", {"quick": arguments.quick}, ["it could not be measured"])
     figures = json.loads(last)
-    over = figures["w"]["over_frames"]
-    beyond = over > MAX_OVER and not arguments.quick
-    failures = (
-        [f"{100 * over:.2f} % over the frames, at most {100 * MAX_OVER:g} % is wanted"] if beyond else []
-    )
-    figures = {"works": figures, "max_over_frames": MAX_OVER, "quick": arguments.quick}
-    return measuring.finish("network_bytes", figures, failures)
+    told = {"works": figures, "max_over_frames": MAX_OVER, "quick": arguments.quick}
+    return measuring.finish("network_bytes", told, failures(told))
 
 
 if __name__ == "__main__":

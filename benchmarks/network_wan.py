@@ -1,18 +1,18 @@
-"""Time of a step between two hosts that are far from each other, beside what their link forces.
+r"""Time of a step between two hosts that are far from each other, beside what their link forces.
 
-Two parties train over mutual TLS through a link whose round trip and rate are told; the commands that put a process at
-one of its ends are given as prefixes. Nothing is set up here. For a link between two network namespaces, made by
-any means, with 40 ms and 100 Mbit/s:
+Two parties train over mutual TLS between two hosts (two_hosts.py: network namespaces of this machine; needs Linux and
+root) that are 40 ms and 100 Mbit/s apart. Or over any other link, where the commands that put a process at its ends are
+given as prefixes:
 
-    python benchmarks/network_wan.py --rtt 40 --rate 100 --listen 10.77.0.1 \\
+    python benchmarks/network_wan.py --rtt 40 --rate 100 --listen 10.77.0.1 \
         --server-prefix "ip netns exec nsA" --client-prefix "ip netns exec nsB"
 
 Workload W (66 KB up, 65 KB down) and the same network with 4,096 units at the cut (1 MB each way). A step cannot take
 less than one round trip, the time that its bytes take at the link's rate, both ways, and the arithmetic of the two
 parties that is in its way. Bytes are those of the frames and what TLS, HTTP/2, TCP and IP add to them with packets of
 1,500 bytes; arithmetic is measured without the link, all actions but waiting and the server's step, which it does
-while the gradient travels. `--tune` switches off, at both ends, that TCP begins slowly again after a pause
-(`net.ipv4.tcp_slow_start_after_idle=0`); without it, it does, as systems come.
+while the gradient travels. At both ends TCP goes on after a pause as it was before (unless `--as-is`), and is
+controlled by `--control`; see docs/network-tuning.md for what both do.
 
 Ends with 1 if a step takes more than 5 % longer than that.
 """
@@ -20,6 +20,8 @@ Ends with 1 if a step takes more than 5 % longer than that.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import math
 import statistics
 import subprocess
@@ -29,11 +31,12 @@ from pathlib import Path
 import measuring
 import network_pair
 from network_pair import GUEST, HOST, Told
+from two_hosts import ADDRESSES, TwoHosts, Wire
 
 MAX_OVER = 0.05
 PACKET, PAYLOAD = 1500, 1448  # bytes, with IPv4 and TCP's time stamps
 RECORD, RECORD_HEADERS = 16384, 22 + 9  # TLS 1.3, and HTTP/2 frames as long as its records
-IDLE = "net.ipv4.tcp_slow_start_after_idle"
+IDLE, CONTROL = "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_congestion_control"
 
 
 def on_the_link(frame_bytes: float) -> float:
@@ -62,10 +65,11 @@ def frame_bytes(told: dict[str, Told], epoch: int) -> list[float]:
     ]
 
 
-def tune(prefixes: tuple[str, str], value: int) -> None:
-    """Set how TCP goes on after a pause, at both ends."""
+def tune(prefixes: tuple[str, str], asked: argparse.Namespace) -> None:
+    """Set how TCP goes on after a pause and how it is controlled, at both ends."""
     for prefix in prefixes:
-        subprocess.run([*prefix.split(), "sysctl", "-qw", f"{IDLE}={value}"], check=True)
+        for name, value in ((IDLE, int(asked.as_is)), (CONTROL, asked.control)):
+            subprocess.run([*prefix.split(), "sysctl", "-qw", f"{name}={value}"], check=True)
 
 
 def compare(work: str, keys: Path, asked: argparse.Namespace, epochs: int) -> measuring.Figures:
@@ -77,7 +81,7 @@ def compare(work: str, keys: Path, asked: argparse.Namespace, epochs: int) -> me
     on_link = on_the_link(up) + on_the_link(down)
     forced = asked.rtt + on_link * 8 / (asked.rate * 1000) + arithmetic_ms(near, epochs - 1)
     ended = far[HOST].epochs()
-    steps = [1000 * (b["at"] - a["at"]) / b["steps"] for a, b in zip(ended, ended[1:], strict=False)]
+    steps = [1000 * (b["at"] - a["at"]) / b["steps"] for a, b in itertools.pairwise(ended)]
     reached = statistics.median(steps)
     print(
         f"{work:6} {up / 1000:6.0f} KB up, {down / 1000:6.0f} KB down: {reached:7.1f} ms a step, "
@@ -96,36 +100,53 @@ def compare(work: str, keys: Path, asked: argparse.Namespace, epochs: int) -> me
     }
 
 
+def measure(asked: argparse.Namespace) -> measuring.Figures:
+    """Return the figures of all works."""
+    figures: measuring.Figures = {}
+    with contextlib.ExitStack() as stack:
+        if not asked.server_prefix and not asked.quick:
+            hosts = stack.enter_context(TwoHosts(Wire(delay_ms=asked.rtt / 2, mbit=asked.rate)))
+            asked.server_prefix, asked.client_prefix = (f"ip netns exec {hosts.names[end]}" for end in "ab")
+            asked.listen = ADDRESSES["a"]
+        if asked.server_prefix:
+            tune((asked.server_prefix, asked.client_prefix), asked)
+        keys = stack.enter_context(network_pair.keys())
+        for work, epochs in (("w", 2),) if asked.quick else (("w", 4), ("wide", 6)):
+            figures[work] = compare(work, keys, asked, epochs)
+    return {
+        "works": figures,
+        "rtt_ms": asked.rtt,
+        "mbit_s": asked.rate,
+        "slow_start_after_idle": asked.as_is,
+        "congestion_control": asked.control,
+        "max_over": MAX_OVER,
+        "quick": asked.quick,
+    }
+
+
+def failures(figures: measuring.Figures) -> measuring.Failures:
+    """Return what is beyond its bar, in words."""
+    return [
+        f"{work}: {100 * found['over']:.1f} % over, at most {100 * MAX_OVER:g} % is wanted"
+        for work, found in figures["works"].items()
+        if found["over"] > MAX_OVER and not figures["quick"]
+    ]
+
+
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = measuring.parser(__doc__)
     parser.add_argument("--server-prefix", default="", metavar="COMMAND")
     parser.add_argument("--client-prefix", default="", metavar="COMMAND")
     parser.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS")
-    parser.add_argument("--rtt", type=float, default=0.0, metavar="MS")
-    parser.add_argument("--rate", type=float, default=1e6, metavar="MBIT/S")
-    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--rtt", type=float, default=40.0, metavar="MS")
+    parser.add_argument("--rate", type=float, default=100.0, metavar="MBIT/S")
+    parser.add_argument("--as-is", action="store_true", help="TCP begins slowly after a pause")
+    parser.add_argument("--control", default="reno", metavar="NAME", help="TCP's congestion control")
     asked = parser.parse_args()
-    if not asked.server_prefix and not asked.quick:
-        parser.error("name the ends of a link: --server-prefix, --client-prefix, --listen, --rtt, --rate")
     print(f"Between hosts {asked.rtt:g} ms and {asked.rate:g} Mbit/s apart:")
-    figures, failures = {}, []
-    prefixes = (asked.server_prefix, asked.client_prefix)
-    if asked.server_prefix:
-        tune(prefixes, 0 if asked.tune else 1)
-    with network_pair.keys() as keys:
-        for work, epochs in (("w", 2),) if asked.quick else (("w", 4), ("wide", 6)):
-            figures[work] = compare(work, keys, asked, epochs)
-            over = figures[work]["over"]
-            if over > MAX_OVER and not asked.quick:
-                failures.append(f"{work}: {100 * over:.1f} % over, at most {100 * MAX_OVER:g} % is wanted")
-    told = {
-        "works": figures,
-        "rtt_ms": asked.rtt,
-        "mbit_s": asked.rate,
-        "slow_start_after_idle": not asked.tune,
-    }
-    return measuring.finish("network_wan", told | {"max_over": MAX_OVER, "quick": asked.quick}, failures)
+    figures = measure(asked)
+    return measuring.finish("network_wan", figures, failures(figures))
 
 
 if __name__ == "__main__":

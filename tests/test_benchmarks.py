@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-PARTS = {"run", "measuring", "equality_cases", "two_hosts"}
+PARTS = {"run", "measuring", "equality_cases", "two_hosts", "network_pair", "network_rivals"}
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
 
 
@@ -56,6 +56,11 @@ FAR_BEYOND = {
         "accuracy": {"ten clients in turn": 0.94}, "points_between": 0.0, "equal_to_one_client": True,
         "equal_to_twin": True, "quick": False,
     },
+    "network_bytes": {"works": {"w": {"over_frames": 0.011}}, "quick": False},
+    "network_start": {"seconds_beyond_import_torch": 1.1, "quick": False},
+    "network_vgg": {"ratio_to_loop": 0.94, "quick": False},
+    "network_w": {"ratio_to_raw_pair": 0.69, "ratio_to_loop": 0.46, "quick": False},
+    "network_wan": {"works": {"w": {"over": 0.06}, "wide": {"over": 0.04}}, "quick": False},
     "nhanes_auc": {
         "auc": {"joined": 0.83, "clinic": 0.81}, "best_alone": "clinic", "folds_equal_to_twin": 5, "folds": 5,
     },
