@@ -45,15 +45,15 @@ def test_convolutions_count(four_cores):
     assert default_threads(made, "client-0") == 4
 
 
-def test_what_cannot_be_counted_without_values_takes_one_thread(four_cores):
+def test_what_cannot_be_counted_takes_one_thread(four_cores):
     class Looks(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = nn.Linear(784, 4096)
 
         def forward(self, x):
-            if x.sum().item() > 1e9:
-                return x
+            if len(x) == 1:
+                raise ValueError("more than one row is needed")
             return self.inner(x)
 
     client = cl.Segment(name="client", role="client", module=Looks(), inputs=("x",))

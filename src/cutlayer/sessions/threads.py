@@ -22,8 +22,8 @@ def default_threads(study: Study, party: str) -> int:
     """Return how many threads ``party`` computes with.
 
     It is ``OMP_NUM_THREADS`` where that is set. Otherwise it is one, or all cores that this process may use if the
-    segments of the party's role take :data:`WORTH_FLOPS` or more for the forward of one full batch; segments whose
-    FLOPs cannot be counted without computing take none. The order of sums, and so the last bits, depend on the number
+    segments of the party's role take :data:`WORTH_FLOPS` or more for the forward of one full batch, counted on a row
+    of zeros; segments that refuse such a row take none. The order of sums, and so the last bits, depend on the number
     of threads: on the same machine this gives the same number for the same study every time.
 
     Args:
@@ -39,22 +39,16 @@ def default_threads(study: Study, party: str) -> int:
 
 
 def _flops(study: Study, role: str) -> int:
-    """Return the FLOPs of the forward of a role's segments for one batch, counted on tensors without values."""
+    """Return the FLOPs of the forward of a role's segments for one batch, from those of one row of zeros."""
     graph, work = study.graph, Blueprint(study.graph).work
     fields = graph.roles[role].fields
     counter = flop_counter()
-    with torch.no_grad(), counter:
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
         for segment in graph.segments_of(role):
-            specs = [
-                fields.get(i) if isinstance(i, str) else graph.specs.get(i)
-                for i, _ in work[segment.name].inputs
-            ]
-            sketches = [
-                torch.empty((study.batch_size, *spec.shape), dtype=spec.dtype, device="meta")
-                for spec in specs
-                if spec
-            ]
-            # Whatever a module does that needs values is its own affair: it is not counted.
+            names = [name for name, _ in work[segment.name].inputs]
+            specs = [fields.get(n) if isinstance(n, str) else graph.specs.get(n) for n in names]
+            rows = [torch.zeros((1, *spec.shape), dtype=spec.dtype) for spec in specs if spec is not None]
+            # A module that does not take zeros, or not one row, is not counted.
             with contextlib.suppress(Exception):
-                copy.deepcopy(segment.module).to("meta").eval()(*sketches)
-    return int(counter.get_total_flops())
+                copy.deepcopy(segment.module).eval()(*rows)
+    return int(counter.get_total_flops()) * study.batch_size
