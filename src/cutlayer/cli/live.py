@@ -66,12 +66,12 @@ class _Watching(ABC):
         self._over = False
 
     def progress(self, now: Progress, sent_bytes: int) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             self.standing.progress(now, sent_bytes)
             self._moved()
 
     def status(self, now: Status) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             before = (self.standing.connected, list(self.standing.missing))
             self.standing.status(now)
             if before != (self.standing.connected, list(self.standing.missing)):
@@ -79,12 +79,12 @@ class _Watching(ABC):
             self._moved()
 
     def event(self, event: Event) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             self.standing.event(event)
             self._happened(event)
 
     def note(self, what: str) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):  # whoever read the output may have gone
             if self._is_new(what):
                 self._say(plain(what))
 

@@ -90,7 +90,8 @@ def local(
     if compare:
         _compare(built, holdings, folders)
     else:
-        _say(f"`cutlayer simulate {study}` gives the same weights, bit for bit; --compare checks it.")
+        same = f"cutlayer simulate {study} --threads {threads}"
+        _say(f"`{same}` gives the same weights, bit for bit; --compare checks it.")
 
 
 def _run(members: list[Member], folders: Mapping[str, Path], threads: int, title: str) -> None:
@@ -109,6 +110,11 @@ def _prepare(file: StudyFile, study: Study, folder: Path) -> None:
     from ..keys import Authority
 
     mark = folder / _MARK
+    if folder.exists() and not mark.exists() and any(folder.iterdir()):
+        raise StudyError(
+            f"{folder} holds something else than a rehearsal",
+            todo="choose a new folder, or an empty one, with --out",
+        )
     try:
         if mark.exists():
             before = json.loads(mark.read_text(encoding="utf-8"))
@@ -120,8 +126,9 @@ def _prepare(file: StudyFile, study: Study, folder: Path) -> None:
                 )
         else:
             shutil.rmtree(folder / _DEALT, ignore_errors=True)
-            file.deal(folder / _DEALT)
+            folder.mkdir(parents=True, exist_ok=True)
             mark.write_text(json.dumps(study.parts, indent=1) + "\n", encoding="utf-8")
+            file.deal(folder / _DEALT)
         shutil.rmtree(folder / _KEYS, ignore_errors=True)
         shutil.rmtree(folder / _OUTPUT, ignore_errors=True)
     except (OSError, ValueError) as error:

@@ -112,6 +112,15 @@ class Credentials:
         """
         return self._trust.verify(certificate_pem, party=party, now=now)
 
+    def known_certificate(self, party: str) -> bytes | None:
+        """Return the certificate of ``party`` that was compared by hand (``known/NAME.pem``), if there is one."""
+        path = self.known / f"{party}.pem" if self.known is not None else None
+        return (
+            read_file(path, f"the certificate known of {party}")
+            if path is not None and path.exists()
+            else None
+        )
+
     @property
     def days_left(self) -> float:
         """Days until the certificate ends; negative after that."""

@@ -53,6 +53,13 @@ class Agreement:
         Raises:
             CutlayerError: The parties' rows do not fit together, or there is no such place any more.
         """
+        if not self._roster.generation and any(self.positions[name] for name in self.required):
+            holders = [name for name in self.required if self.positions[name]]
+            raise StudyError(
+                "the parties have snapshots of this study, and the host remembers nothing of it",
+                got=f"snapshots at {', '.join(holders)}",
+                todo="give the host its folder back; to begin the study anew, give all parties new folders",
+            )
         offers = {party.name: self._roster.offers.get(party.name, Offer()) for party in self._graph.parties}
         never = [name for name in self._roster.absent if name not in self._roster.offers]
         rows = turn_rows(self._graph, offers, never)

@@ -108,6 +108,7 @@ class Conductor:
         roster: What is remembered of the study if it was begun earlier.
         keep_roster: Called with what is to be remembered, when that changes.
         where: Adds to a status where the study stands.
+        answer: What a party that is let in is told: the host's key card.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Conductor:
         roster: Roster | None = None,
         keep_roster: Callable[[Roster], None] = lambda roster: None,
         where: Callable[[Status], Status] = lambda status: status,
+        answer: bytes = b"",
     ) -> None:
         self.graph, self.host, self.parts, self.absence = graph, host, dict(parts), absence
         self.running = False
@@ -133,6 +135,7 @@ class Conductor:
         self._agreement = Agreement(graph, course, self._roster, skips=absence.then == "skip")
         self._seats = {party.name: _Seat(gone_at=time.monotonic()) for party in graph.parties}
         self._line: Line | None = None
+        self._answer = answer
         self._check_card = check_card
         self._called_at = time.monotonic()
         self._told_of_snapshots = False
@@ -161,7 +164,7 @@ class Conductor:
         except CutlayerError as error:
             self._note(party, f"refused: {error}")
             raise
-        return b""
+        return self._answer
 
     def _let_in(self, party: str, said: Hello) -> None:
         seat = self._seats.get(party)
@@ -359,6 +362,8 @@ class Conductor:
 
     def _call_roll(self, reason: str) -> None:
         self.generation += 1
+        self._roster.generation = self.generation
+        self._keep_roster(self._roster)
         self.running = False
         self._called_at = time.monotonic()
         for seat in self._seats.values():

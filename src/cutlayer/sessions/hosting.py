@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
 
-from ..errors import CutlayerError
+from ..errors import CutlayerError, LogError
 from ..graph.split_graph import SplitGraph
 from ..keys.credentials import Credentials
 from ..keys.sealing import Sealer
@@ -16,7 +17,7 @@ from ..transports.network import Hub, NetworkSettings
 from .conductor import Absence, Conductor
 from .notes import Notes
 from .participant import Part, Participant, Watcher
-from .remembered import read_roster, write_roster
+from .remembered import Roster, read_roster, write_roster
 
 __all__ = ["routes", "serve"]
 
@@ -49,6 +50,14 @@ def serve(
     sealer = Sealer(credentials, part.study.digest)
     participant = Participant(part, sealer, watcher, lambda epoch: conductor.epoch_begins(epoch))
     notes = Notes(watcher.note)
+
+    def keep(roster: Roster) -> None:
+        """Keep the roster; a disk that is full is the host's trouble, not that of whoever just said something."""
+        try:
+            write_roster(part.folder, roster)
+        except LogError as error:
+            participant.fail(error)
+
     conductor = Conductor(
         part.study.graph,
         part.party,
@@ -58,8 +67,9 @@ def serve(
         note=notes,
         check_card=sealer.check,
         roster=read_roster(part.folder),
-        keep_roster=lambda roster: write_roster(part.folder, roster),
+        keep_roster=keep,
         where=participant.where,
+        answer=json.dumps(sealer.card.to_json()).encode(),
     )
     ways = routes(part.study.graph)
     hub = Hub(

@@ -40,6 +40,13 @@ def join(
         if why.startswith("the host refuses") or ": the host refuses" in why:
             participant.fail(IdentityError(why))
 
+    def on_welcome(answer: bytes, new: bool) -> None:
+        """See that the host is who it must be, which TLS alone does not say of a revoked certificate."""
+        try:
+            participant.meet_host(answer)
+        except CutlayerError as error:
+            participant.fail(error)
+
     dial = Dial(
         credentials,
         address,
@@ -47,7 +54,7 @@ def join(
         [party.name for party in part.study.graph.parties],
         hello=lambda: participant.hello,
         on_control=participant.on_control,
-        on_welcome=lambda answer, new: None,
+        on_welcome=on_welcome,
         on_state=on_state,
         settings=settings,
     )
@@ -56,7 +63,8 @@ def join(
     try:
         return participant.run()
     except CutlayerError as error:
-        dial.control(written(Stop(reason=str(error)[:2000])))
+        # Its words may quote a record or a path; they are for this party's own screen.
+        dial.control(written(Stop(reason=f"it ended with a {type(error).__name__}; its own output says why")))
         raise
     finally:
         dial.close()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
+
+import torch
 
 from ..data import PartyData
 from ..errors import (
     CutlayerError,
     FrameError,
+    IdentityError,
     LogError,
     NumericsError,
     RestartError,
@@ -48,6 +52,7 @@ from .messages import (
     Hello,
     Keep,
     Message,
+    Offer,
     Place,
     Ready,
     RollCall,
@@ -148,8 +153,8 @@ class Participant:
     ) -> None:
         study = part.study
         self.part, self.sealer, self.watcher = part, sealer, watcher
-        offer = offer_of(part.data, study.digest)
-        self.hello = written(Hello(parts=study.parts, offer=offer, card=sealer.card.to_json()))
+        self._offer = offer_of(part.data, study.digest)
+        self.hello = written(Hello(parts=study.parts, offer=self._offer, card=sealer.card.to_json()))
         """What the host wants to know first."""
         self.connection: Connection | None = None
         self._on_epoch = on_epoch
@@ -164,6 +169,22 @@ class Participant:
         study.begin(self._log, study.beginning([part.party], _holdings_text(part), "", part.host))
         self._snapshots = Snapshots(part.folder, background=True, on_disk=self._on_disk)
         self._trainer: Trainer | None = None
+
+    def meet_host(self, answer: bytes) -> None:
+        """Look at the key card with which the host answers a hello.
+
+        Raises:
+            IdentityError: It is none, or its certificate is revoked or not the one that is known of the host.
+        """
+        try:
+            card = json.loads(answer)
+        except (ValueError, RecursionError) as error:
+            raise IdentityError(
+                f"{self.part.host!r} did not show a key card",
+                party=self.part.party,
+                got=f"{len(answer)} bytes",
+            ) from error
+        self.sealer.check(self.part.host, card)
 
     def on_control(self, text: bytes) -> None:
         """Take a message of the host; called by the connection, in a thread of its own."""
@@ -282,7 +303,8 @@ class Participant:
             if not sender:
                 raise
             self.watcher.note(str(error))
-            self._say(Accuse(generation=go.generation, sender=sender, what=str(error)[:2000]))
+            where = f" at cut {error.cut}, step {error.step}" if error.cut else ""
+            self._say(Accuse(generation=go.generation, sender=sender, what=f"{type(error).__name__}{where}"))
             return
         self._say(Held(positions=self._places()))
         self._say(Done(generation=go.generation))
@@ -290,7 +312,7 @@ class Participant:
     def _trainer_at(self, position: Position, go: Go, guarded: GuardedTransport) -> Trainer:
         """Return a trainer with this party as it was at ``position``."""
         part, study = self.part, self.part.study
-        self._check_rows(go.rows)
+        self._check(go)
         if go.rows != self._proved:
             study.prove(go.rows)
             self._proved = go.rows
@@ -313,16 +335,38 @@ class Participant:
         )
         trainer.place({part.party: party})
         trainer.restore(snapshot)
+        before, now = snapshot.memory.get("threads", torch.get_num_threads()), torch.get_num_threads()
+        if before != now:
+            self.watcher.note(
+                f"!! this party computed with {before} threads before and now with {now}: the last bits will differ; "
+                f"start it with --threads {before} to have the same"
+            )
         party.away = party.away or (not snapshot.memory and position > START)
         self.watcher.note(f"begin at {position}" if position == START else f"go on from {position}")
         return trainer
+
+    def _check(self, go: Go) -> None:
+        """Refuse a host that says what cannot be, or what is not so of this party."""
+        part, turns = self.part, self.part.study.graph.turns
+        wrong = ""
+        if len(go.rows) != len(turns) or any(leave[0] >= len(turns) for leave in go.leaves):
+            wrong = "speaks of turns that the study has not"
+        elif go.offers.get(part.party, Offer()) != self._offer and self._offer.rows:
+            wrong = "says that this party brought other data than it did"
+        elif self._held and Position(*go.position) < min(self._held[0], self._keep_from):
+            wrong = f"wants to go back to {Position(*go.position)}, before which it had snapshots deleted"
+        elif part.host not in go.cards:
+            wrong = "does not show its own key card"
+        if wrong:
+            raise StudyError(f"the host {wrong}", party=part.party, todo="ask who runs the host")
+        self._check_rows(go.rows)
 
     def _check_rows(self, rows: list[dict[str, int]]) -> None:
         """Refuse a host that says of one's own turns what is not so."""
         part = self.part
         own = {s: len(r) for s, r in part.data.splits.items()} if part.data is not None else {}
         roles = data_roles(part.study.graph)
-        for turn, said in zip(part.study.graph.turns, rows, strict=False):
+        for turn, said in zip(part.study.graph.turns, rows, strict=True):
             members = {turn[role] for role in roles}
             alone = members == {part.party}  # where rows are shared, those count that all have
             fits = all(n == own.get(s) if alone else n <= own.get(s, 0) for s, n in said.items())
@@ -434,6 +478,9 @@ class _PartTrainer(Trainer):
         if not first:
             self._participant._on_epoch(epoch)
         super()._epoch(epoch, first)
+
+    def _memory(self) -> dict[str, Any]:
+        return super()._memory() | {"threads": torch.get_num_threads()}
 
     def _keep(self, position: Position) -> None:
         self._participant.let_old_ones_go()

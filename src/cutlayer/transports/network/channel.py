@@ -41,7 +41,7 @@ def server_options(settings: NetworkSettings) -> list[tuple[str, int | str]]:
 
 
 def client_channel(credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> Any:
-    """Return a new channel to ``address``, where only ``host`` is accepted."""
+    """Return a new channel to ``address``, where only ``host`` is accepted; if its certificate is known, only that."""
     connect_ms = int(settings.connect_s * 1000)
     options = [
         *_BOTH,
@@ -51,7 +51,8 @@ def client_channel(credentials: Credentials, address: str, host: str, settings: 
         ("grpc.initial_reconnect_backoff_ms", connect_ms),
         ("grpc.max_reconnect_backoff_ms", connect_ms),
     ]
-    secure = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
+    roots = credentials.known_certificate(host) or credentials.authority
+    secure = grpc.ssl_channel_credentials(roots, credentials.key, credentials.certificate)
     return grpc.secure_channel(address, secure, options)
 
 

@@ -142,6 +142,8 @@ class Dial:
                 return
             except CutlayerError as error:
                 self._tell(False, str(error))
+            except Exception as error:  # the one thread that dials must not end unheard
+                self._tell(False, f"the stream broke: {error!r}")
             self._stopped.wait(self._settings.pause_s)
 
     def _visit(self) -> None:
