@@ -183,7 +183,7 @@ class Study:
     def describe(self) -> str:
         """Return what the study is, as text."""
         lines = [
-            f"Study {self.name}  (digest {self.digest[:16]})",
+            f"Study {self.name}  (digest {self.digest[:32]})",
             "",
             f"schedule    {self.schedule.describe()}",
             f"optimizer   {_optimizer_text(self.optimizer)}",

@@ -73,7 +73,7 @@ def test_without_approval_nothing_moves_and_the_statement_is_shown(plain: Rehear
 
 
 def test_another_digest_is_refused(plain: Rehearsal):
-    refused = join("--approve", "0123456789abcdef")
+    refused = join("--approve", 2 * "0123456789abcdef")
     assert refused.exit_code == 1
     assert "not the one that you approve" in refused.stderr
     assert plain.study.digest in refused.stderr

@@ -78,7 +78,7 @@ def test_another_study_is_refused_and_both_are_told_which_part_differs(rehearse)
     path = one.folder / "parties" / "client-0" / "study.toml"
     path.write_text(path.read_text().replace('name = "small"', 'name = "small"\nseed = 7'))
     other = CliRunner().invoke(app, ["describe", str(path)]).output
-    digest = re.search(r"digest (\w{16})", other)[1]
+    digest = re.search(r"digest (\w{32})", other)[1]
     server.says("listens on")
     said = one.start("client-0", "--approve", digest).ends(1)
     assert "the host refuses this party" in said

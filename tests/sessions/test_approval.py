@@ -73,12 +73,12 @@ def test_a_changed_byte_never_covers_another_study(tmp_path: Path):
 
 
 @given(st.text(max_size=70), st.integers(0, 2**256 - 1))
-def test_only_beginnings_of_sixteen_digits_and_more_vouch(word: str, number: int):
+def test_only_beginnings_of_thirty_two_digits_and_more_vouch(word: str, number: int):
     digest = f"{number:064x}"
-    assert vouches_for(digest, digest) and vouches_for(digest[:16], digest)
+    assert vouches_for(digest, digest) and vouches_for(digest[:32], digest)
     with pytest.raises(ConsentError, match="no digest"):
-        vouches_for(digest[:15], digest)
+        vouches_for(digest[:31], digest)
     try:
         assert vouches_for(word, digest) == digest.startswith(word)
     except ConsentError:
-        assert len(word) < 16 or len(word) > 64 or not set(word) <= set("0123456789abcdef")
+        assert len(word) < 32 or len(word) > 64 or not set(word) <= set("0123456789abcdef")

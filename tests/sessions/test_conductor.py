@@ -161,7 +161,9 @@ def test_snapshots_behind_the_place_all_went_back_to_count_no_more():
     assert line.last("server", "go").position == (0, 2)
     line.say("client-1", Held(positions=[(0, 4)]))
     line.conductor.tick()
-    assert not line.count("server", "keep")  # the server does (0, 4) once more: it has not said yet that it holds it
+    assert not line.count(
+        "server", "keep"
+    )  # the server does (0, 4) once more: it has not said yet that it holds it
 
 
 def test_who_lost_its_snapshots_is_named_and_nothing_begins_anew():
@@ -173,6 +175,16 @@ def test_who_lost_its_snapshots_is_named_and_nothing_begins_anew():
     stopped = line.last("server", "stop")
     assert "no snapshot in common" in stopped.reason and "client-1" in stopped.reason
     assert not line.count("server", "go") and line.conductor.over.is_set()
+
+
+def test_a_host_that_lost_its_folder_begins_nothing_anew():
+    line = Recorded()
+    line.join("server")
+    for party in CLIENTS:
+        line.join(party, positions=[(2, 0)])
+    stopped = line.last("client-0", "stop")
+    assert "the host remembers nothing" in stopped.reason and "client-0, client-1, client-2" in stopped.reason
+    assert not line.count("client-0", "go")
 
 
 def test_generations_rise_over_restarts_of_the_host():

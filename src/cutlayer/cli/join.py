@@ -60,7 +60,7 @@ def join(
 
     \b
     cutlayer join study.toml --as hospital-a --data ./records
-    cutlayer join study.toml --as hospital-a --data ./records --approve 5f0c1d2e3a4b5c6d
+    cutlayer join study.toml --as hospital-a --data ./records --approve 5f0c1d2e3a4b5c6d7e8f90a1b2c3d4e5
     cutlayer join parties/client-0/study.toml --as client-0 --address localhost:7443
     """  # noqa: D301
     from ..errors import StudyError

@@ -26,7 +26,9 @@ __all__ = ["FILE", "Approval", "Approvals", "code_digest", "vouches_for"]
 
 FILE = "approved.json"
 SHORTEST = 16
-"""Hex digits of a digest that are enough to name it."""
+"""Hex digits of a digest that are shown to name it."""
+ENOUGH = 32
+"""Hex digits that are enough to approve it: nobody can make two studies that begin alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +125,11 @@ def vouches_for(word: str, digest: str) -> bool:
     Raises:
         ConsentError: It is no digest, or too short to name one.
     """
-    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", word):
+    if not re.fullmatch(rf"[0-9a-f]{{{ENOUGH},64}}", word):
         raise ConsentError(
             "that is no digest to approve",
             got=repr(word),
-            expected=f"its 64 hex digits, or at least the first {SHORTEST}",
+            expected=f"its 64 hex digits, or at least the first {ENOUGH}",
         )
     return digest.startswith(word)
 

@@ -1,0 +1,61 @@
+"""The host is who it must be: a certificate that is known of it is the only one that counts."""
+
+import threading
+
+from network_parties import *  # noqa: F403
+
+from cutlayer.keys import Authority, Credentials
+from cutlayer.transports.network import Dial, Hub, NetworkSettings
+
+QUICK = NetworkSettings(beat_s=0.5, silence_s=2.0, connect_s=1.0, pause_s=0.1)
+
+
+def dialled(credentials, port, seconds):
+    """Return whether a stream to the host opened, and what was said of it."""
+    opened, said = threading.Event(), []
+    dial = Dial(
+        credentials,
+        f"127.0.0.1:{port}",
+        "server",
+        ["server", "client"],
+        hello=lambda: b"hello",
+        on_control=lambda message: None,
+        on_welcome=lambda answer, new: opened.set(),
+        on_state=lambda connected, why: said.append(why),
+        settings=QUICK,
+    )
+    dial.start()
+    try:
+        return opened.wait(seconds), " ".join(said)
+    finally:
+        dial.close(0.1)
+
+
+def test_a_known_certificate_of_the_host_is_the_only_one(tmp_path):
+    authority = Authority.create(tmp_path / "authority", "pins")
+    authority.issue("client", tmp_path / "client")
+    authority.issue("server", tmp_path / "first")
+    authority.renew("server", tmp_path / "second")
+    known = tmp_path / "client" / "known"
+    known.mkdir()
+    (known / "server.pem").write_bytes((tmp_path / "first" / "certificate.pem").read_bytes())
+    client = Credentials.load(tmp_path / "client")
+    heard = []
+    for folder, expected in (("first", True), ("second", False)):
+        hub = Hub(
+            Credentials.load(tmp_path / folder),
+            "127.0.0.1:0",
+            ["server", "client"],
+            admit=lambda party, words: heard.append(party) or b"",
+            on_control=lambda party, message: None,
+            on_presence=lambda party, incarnation, connected: None,
+            on_incident=lambda who, what: None,
+            settings=QUICK,
+        )
+        heard.clear()
+        port = hub.start()
+        try:
+            opened, said = dialled(client, port, 10.0 if expected else 2.5)
+        finally:
+            hub.close(0.1)
+        assert opened is expected and bool(heard) is expected, said
