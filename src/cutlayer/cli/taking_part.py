@@ -33,8 +33,11 @@ RECORDS = "records.safetensors"
 
 Approve = Annotated[
     str | None,
-    typer.Option(help="Approve the study of this digest, its model code included. The first time, the code runs before "
-        "the digest is known: read it first.", metavar="DIGEST"),
+    typer.Option(
+        help="Approve the study of this digest, its model code included. The first time, the code runs before "
+        "the digest is known: read it first.",
+        metavar="DIGEST",
+    ),
 ]
 Keys = Annotated[
     Path | None,
