@@ -12,10 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import cli_rehearsals
 import pytest
+from cli_rehearsals import Rehearsal
 from typer.testing import CliRunner, Result
 
-from conftest import Rehearsal
 from cutlayer.cli import app
 from cutlayer.sessions.approval import Approvals
 
@@ -49,7 +50,7 @@ def plain(dealt: Rehearsal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
     """A study with model code that leaves a trace when it is executed."""
     (tmp_path / "model.py").write_text(MODEL)
-    monkeypatch.setattr("conftest.SMALL", __import__("conftest").SMALL.replace("activation1", "1"))
+    monkeypatch.setattr(cli_rehearsals, "SMALL", cli_rehearsals.SMALL.replace("activation1", "1"))
     one = Rehearsal(tmp_path, epochs=1, model='"model.py:network"')
     monkeypatch.chdir(tmp_path)
     return one
@@ -161,6 +162,7 @@ class Terminal:
         return code
 
 
+@pytest.mark.long
 def test_on_a_terminal_it_asks(plain: Rehearsal):
     words = (
         "join",

@@ -7,6 +7,7 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from cutlayer.cli import app
@@ -18,6 +19,7 @@ def children(pid: int) -> dict[int, str]:
     return {int(child): Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ") for child in listed}
 
 
+@pytest.mark.long
 def test_a_rehearsal_survives_ctrl_c_and_kills_and_gives_the_simulations_bits(rehearse):
     one = rehearse(40)
     words = ("local", "study.toml", "--out", "here", "--compare")
@@ -55,7 +57,7 @@ def test_a_rehearsal_of_another_study_is_left_alone(rehearse, monkeypatch):
 def test_a_party_that_fails_ends_the_rehearsal_with_its_words(rehearse):
     one = rehearse(1)
     damaged = one.folder / "here" / "client-0" / "approved.json"
-    damaged.parent.mkdir(parents=True)
+    one.run("local", "study.toml", "--out", "here", name="first").ends(0)
     damaged.write_text("damaged")
     text = one.run("local", "study.toml", "--out", "here", "--keep-keys", name="failing").ends(1)
     assert "client-0 ended with an error" in text and "approved.json cannot be read" in text

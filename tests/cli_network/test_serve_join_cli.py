@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli_rehearsals import PARTIES, Rehearsal
 from typer.testing import CliRunner
 
-from conftest import PARTIES, Rehearsal
 from cutlayer.cli import app
 from cutlayer.metering.disclosures import read_disclosures
 

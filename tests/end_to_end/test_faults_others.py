@@ -15,6 +15,8 @@ from trial import Bench, Trial
 
 from cutlayer.schedules.calendar import Leave
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:

@@ -69,9 +69,10 @@ def make_study(clients: int = 3, epochs: int = 4, handover: str = "peer", turn: 
     if clients < 3:
         kept = {p.name: dict(p.splits) for p in people.parties if p.name != HOSTILE}
         people = type(people).of(kept, dict.fromkeys(kept, "client"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():  # not from PyTorch's own generator, which parties in other threads seed meanwhile
+        for parameter in net.parameters():
+            parameter.copy_(torch.from_numpy(draw.normal(0.1, 0.3, parameter.shape)))
     graph = vanilla(net, cut="2", clients=people)
     schedule = RoundRobin(turn=turn, handover=handover)
     study = Study(

@@ -7,7 +7,7 @@ import torch
 from hostile_stage import CLIENTS, HOSTILE, Stage, Taking, eventually, make_study
 from torch import nn
 
-from cutlayer import vertical
+from cutlayer import multi_hop
 from cutlayer.errors import CutlayerError, IdentityError
 from cutlayer.keys.sealing import Sealer
 from cutlayer.sessions import hosting
@@ -120,10 +120,10 @@ def test_a_hostile_hand_over_is_reported_by_whom_it_is_for(tmp_path, keys):
     stage = Stage(tmp_path, keys)
     stage.join("client-0", "client-1")
     hostile = joins_twisted(stage, "sealed", lambda frame: bytes(len(frame)))
-    eventually(lambda: stage.host.watcher.said(f"{HOSTILE}: client-0 reports", "sealed frame"))
+    eventually(lambda: stage.host.watcher.said(f"{HOSTILE}: client-0 reports", "FrameError"))
     eventually(lambda: stage.host.watcher.said("client-0 is turned away", "nobody else did"))
     assert hostile.error is None
-    with pytest.raises(IdentityError, match=f"of {HOSTILE}: .*sealed frame"):
+    with pytest.raises(IdentityError, match=f"of {HOSTILE}: FrameError"):
         stage.parties.pop("client-0").wait()
 
 
@@ -145,12 +145,13 @@ def test_gradients_of_a_hostile_server_are_not_trained_on(tmp_path, keys, monkey
 
 
 def test_a_frame_to_a_party_with_which_it_has_no_edge():
-    """In a vanilla study clients hand over to each other and speak with the server, and that is all there is."""
+    """Clients of a role hand over to each other; others meet over a cut, or to match the rows that they share."""
     study, _ = make_study()
     ways = hosting.routes(study.graph)
     for name in CLIENTS:
         assert (name, "server") in ways and ("server", name) in ways and (name, name) not in ways
-    tower = nn.Linear(2, 2)
-    graph = vertical({"a": tower, "b": nn.Linear(2, 2)}, nn.Linear(4, 2))
-    a, b = (party.name for party in graph.parties if party.name != "server")
-    assert not {(a, b), (b, a)} & hosting.routes(graph)
+    net = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    graph = multi_hop(net, ("0", "1", "2"), clients=make_study()[1], hops=("near", "far"))
+    ways = hosting.routes(graph)
+    assert {("client-0", "near"), ("near", "far"), ("far", "server")} <= ways
+    assert not {("client-0", "far"), ("far", "client-0"), ("near", "server"), ("server", "near")} & ways

@@ -143,7 +143,9 @@ def test_not_yet_valid(tmp_path: Path) -> None:
 
 def test_clocks_may_differ_by_minutes(own: Authority, tmp_path: Path) -> None:
     own.issue("ann", tmp_path / "ann")
-    Credentials.load(tmp_path / "ann", now=NOW - datetime.timedelta(minutes=4))
+    Credentials.load(
+        tmp_path / "ann", now=datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=4)
+    )
 
 
 def test_self_made(ann: Credentials) -> None:
