@@ -47,7 +47,7 @@ def prepare(folder: Path) -> str:
         do("keys", "issue", party)
     study = folder / "dealt" / FIRST / "study.toml"
     refused = do(
-        "join", study, "--as", FIRST, "--keys", f"keys/{FIRST}", "--out", "asked", "--approve", "0" * 16
+        "join", study, "--as", FIRST, "--keys", f"keys/{FIRST}", "--out", "asked", "--approve", "0" * 64
     )
     shutil.rmtree(folder / "asked", ignore_errors=True)
     found = re.search(r"digest\s+([0-9a-f]{64})", refused.replace("\n", " "))
