@@ -6,10 +6,13 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import LogError
 from .merging import Figures, Sums, fits
+
+if TYPE_CHECKING:
+    from ..graph.parts import Segment
 
 __all__ = [
     "Began", "Computed", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked",
@@ -29,7 +32,10 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Began(Event):
-    """A run began: what was agreed on."""
+    """A run began: what was agreed on.
+
+    The log is that of ``party``, of its own part only; of everybody's in a simulation, where it is empty.
+    """
 
     kind: ClassVar[str] = "began"
     name: str
@@ -49,11 +55,12 @@ class Began(Event):
     versions: Mapping[str, str]
     started: str
     data: str = ""
+    party: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed(Event):
-    """A segment's size and place."""
+    """A segment's size and place, which all parties know from the study."""
 
     kind: ClassVar[str] = "placed"
     segment: str
@@ -61,6 +68,19 @@ class Placed(Event):
     parameters: int
     trainable: int
     state_bytes: int
+
+    @classmethod
+    def of(cls, segment: Segment) -> Placed:
+        """Return size and place of ``segment``."""
+        parameters = list(segment.module.parameters())
+        state = [*parameters, *segment.module.buffers()]
+        return cls(
+            segment=segment.name,
+            role=segment.role,
+            parameters=sum(p.numel() for p in parameters),
+            trainable=sum(p.numel() for p in parameters if p.requires_grad),
+            state_bytes=sum(t.nbytes for t in state),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
-from .events import Began, Computed, Ended, EpochEnded, Event, Measured, Placed, Traffic, Worked
-from .merging import merged, only_averaged
+from .events import Began, Computed, Ended, Event, Placed, Traffic, Worked
+from .learned import averaged_metrics, losses, measured, merged_metrics, metrics
+from .reading import Kind, all_of, ended_epochs, finished, last, viewer
 from .table import UNKNOWN, Cell, Table, human_bytes, human_flops, human_seconds
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
 SHOWN_PARTIES = 8
 PHASES = ("training", "evaluation", "hand-over", "prediction")
 
-Kind = TypeVar("Kind", bound=Event)
 Row = tuple[Cell, ...]
 
 
@@ -48,32 +48,9 @@ def tables(events: Sequence[Event], *, every_party: bool = False) -> dict[str, T
     }
 
 
-# What is in the log
-
-
-def last(events: Iterable[Event], kind: type[Kind]) -> Kind | None:
-    """Return the last event of a kind."""
-    return next((e for e in reversed(list(events)) if isinstance(e, kind)), None)
-
-
-def _all(events: Iterable[Event], kind: type[Kind]) -> list[Kind]:
-    return [e for e in events if isinstance(e, kind)]
-
-
-def finished(events: Iterable[Event]) -> bool:
-    """Return whether the run came to its end: no epoch was begun after it."""
-    ends = [e for e in events if isinstance(e, Ended | EpochEnded)]
-    return bool(ends) and isinstance(ends[-1], Ended)
-
-
 def phase_of(event: Traffic) -> str:
     """Return what a frame was for: training, evaluation or hand-over."""
     return "hand-over" if event.content == "handover" else event.phase
-
-
-def _epochs(events: Iterable[Event]) -> dict[int, EpochEnded]:
-    """Return the last account of each epoch: one that was trained again after a crash counts once."""
-    return {e.epoch: e for e in sorted(_all(events, EpochEnded), key=lambda e: e.epoch)}
 
 
 class _Crowds:
@@ -82,13 +59,15 @@ class _Crowds:
     def __init__(self, events: Sequence[Event], every_party: bool) -> None:
         began = last(events, Began)
         self.roles = dict(began.parties) if began else {}
-        self.sizes = Counter(self.roles.values())
+        self.viewer = viewer(events)
+        self.sizes = Counter(role for party, role in self.roles.items() if party != self.viewer)
         self.every_party = every_party
 
     def name(self, party: str) -> str:
         """Return the party's name, or its role's with the number of parties."""
         role = self.roles.get(party, "")
-        if self.every_party or self.sizes[role] <= SHOWN_PARTIES or not role:
+        listed = self.every_party or self.sizes[role] <= SHOWN_PARTIES
+        if listed or not role or party == self.viewer:
             return party
         return f"{role} ({self.sizes[role]} parties)"
 
@@ -136,7 +115,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[Row], unit: str, not
 def traffic(events: Sequence[Event], *, every_party: bool = False) -> Table:
     """Return frames and bytes by phase, cut and direction, from whom to whom."""
     crowds, sums = _Crowds(events, every_party), _Sums()
-    for e in _all(events, Traffic):
+    for e in all_of(events, Traffic):
         cut = re.sub(r"/\d+$", "", e.cut)  # metrics/3 of each epoch together
         key = (phase_of(e), cut, e.content, crowds.name(e.sender), crowds.name(e.receiver))
         sums.add(
@@ -167,13 +146,15 @@ def _overhead(frame_bytes: int, tensor_bytes: int) -> float | None:
 
 
 def parties(events: Sequence[Event], *, every_party: bool = False) -> Table:
-    """Return what left each party and what came in, in frame bytes by phase."""
+    """Return what left each party and what came in, in frame bytes by phase; of a party's own log, what left it."""
     crowds, sums = _Crowds(events, every_party), _Sums()
-    predicted = any(e.phase == "prediction" for e in _all(events, Traffic))
+    predicted = any(e.phase == "prediction" for e in all_of(events, Traffic))
     phases = PHASES if predicted else PHASES[:-1]
+    if crowds.viewer:
+        return _sent(events, crowds, phases)
     for party in crowds.roles:
         sums.add((crowds.name(party),), party, 0)
-    for e in _all(events, Traffic):
+    for e in all_of(events, Traffic):
         amounts = {f"sent {phase_of(e)}": e.frame_bytes, "sent": e.frame_bytes}
         sums.add((crowds.name(e.sender),), e.sender, e.frame_bytes, **amounts)
         sums.add((crowds.name(e.receiver),), e.receiver, 0, received=e.frame_bytes)
@@ -187,10 +168,28 @@ def parties(events: Sequence[Event], *, every_party: bool = False) -> Table:
     return _table("Traffic by party", columns, rows, "bytes sent", note)
 
 
+def _sent(events: Sequence[Event], crowds: _Crowds, phases: Sequence[str]) -> Table:
+    """Return what left the one party whose log this is, by receiver."""
+    sums = _Sums()
+    for e in all_of(events, Traffic):
+        amounts = {phase_of(e): e.frame_bytes, "all": e.frame_bytes}
+        sums.add((crowds.name(e.receiver),), e.receiver, e.frame_bytes, **amounts)
+    rows: list[Row] = []
+    for key in sorted(sums.totals, key=lambda key: crowds.order(key[0])):
+        total = sums.totals[key]
+        rows.append((*key, *(total[phase] for phase in phases), total["all"], sums.most(key)))
+    columns = ("to", *(f"sent in {phase} (bytes)" for phase in phases), "sent (bytes)")
+    note = (
+        f"Whole frames that {crowds.viewer} made, counted there. What others sent stands in their own logs, "
+        "also where it passed through a host."
+    )
+    return _table(f"What {crowds.viewer} sent, by receiver", columns, rows, "bytes sent", note)
+
+
 def compute(events: Sequence[Event], *, every_party: bool = False) -> Table:
     """Return FLOPs by party and segment: forward, backward, in evaluation."""
     crowds, sums = _Crowds(events, every_party), _Sums()
-    for e in _all(events, Computed):
+    for e in all_of(events, Computed):
         sums.add(
             (crowds.name(e.party), e.segment), e.party, e.flops, **{e.direction: e.flops, "all": e.flops}
         )
@@ -207,7 +206,7 @@ def parameters(events: Sequence[Event]) -> Table:
     """Return the size of each segment and where it is."""
     began = last(events, Began)
     sizes = Counter(began.parties.values()) if began else Counter()
-    placed = list({e.segment: e for e in _all(events, Placed)}.values())
+    placed = list({e.segment: e for e in all_of(events, Placed)}.values())
     rows: list[Row] = [
         (e.segment, e.role, sizes[e.role] or None, e.parameters, e.trainable, e.state_bytes) for e in placed
     ]
@@ -227,7 +226,7 @@ def parameters(events: Sequence[Event]) -> Table:
 def time(events: Sequence[Event], *, every_party: bool = False) -> Table:
     """Return the time spent by party and action, most first."""
     crowds, sums = _Crowds(events, every_party), _Sums()
-    for e in _all(events, Worked):
+    for e in all_of(events, Worked):
         sums.add((crowds.name(e.party), e.op), e.party, e.seconds, calls=e.calls, seconds=e.seconds)
     keys = sorted(sums.totals, key=lambda key: (crowds.order(key[0]), -sums.totals[key]["seconds"]))
     rows: list[Row] = [
@@ -236,97 +235,12 @@ def time(events: Sequence[Event], *, every_party: bool = False) -> Table:
     return _table("Time by party and action", ("party", "action", "calls", "time (s)"), rows, "s")
 
 
-def losses(events: Sequence[Event]) -> Table:
-    """Return the training loss by epoch: the mean over its rows, as they were when their batch came."""
-    epochs = list(_epochs(events).values())
-    names = list(dict.fromkeys(name for e in epochs for name in e.losses))
-    return Table(
-        title="Training by epoch",
-        columns=("epoch", "steps", "rows", *names, "time (s)"),
-        rows=tuple(
-            (e.epoch + 1, e.steps, e.rows, *(e.losses.get(n) for n in names), e.seconds) for e in epochs
-        ),
-        note="Losses are means over the epoch's rows, each at the weights of its step. Epochs count from 1.",
-    )
-
-
-def metrics(events: Sequence[Event]) -> Table:
-    """Return metrics by epoch, split and loss, over the rows of all label holders together."""
-    groups = _measured(events)
-    figures = {key: merged(group) for key, group in groups.items()}
-    names = list(dict.fromkeys(name for found in figures.values() for name in found))
-    several = len({loss for _, _, loss in groups}) > 1
-    rows: list[Row] = []
-    for (epoch, split, loss), found in figures.items():
-        head: Row = (epoch + 1, split, loss) if several else (epoch + 1, split)
-        count = sum(e.rows for e in groups[epoch, split, loss])
-        rows.append((*head, count, *(found.get(name) for name in names)))
-    columns = ("epoch", "split", *(("loss of",) if several else ()), "rows", *names)
-    note = _holders(list(groups.values()))
-    return Table(title="Metrics by epoch", columns=columns, rows=tuple(rows), note=note)
-
-
-def _holders(groups: Sequence[Sequence[Measured]]) -> str:
-    """Return what a reader must know of how the label holders' metrics came together."""
-    holders = max((len(group) for group in groups), default=0)
-    if holders < 2:
-        return "Over all rows of the label holder's split." if groups else ""
-    means = {name: None for group in groups for name in only_averaged(group)}
-    told = []
-    if any(name not in means for group in groups for e in group for name in e.metrics):
-        told.append(
-            f"Over all rows of {holders} label holders together, from sums that each works out over its own."
-        )
-    if means:
-        told.append(
-            f"{', '.join(map(_written, means))}: means over {holders} label holders, weighted by their rows, which "
-            "differ from the values over all rows; a holder whose labels cannot define a metric is left out of it."
-        )
-    return " ".join(told)
-
-
-def _written(metric: str) -> str:
-    return metric.upper() if metric in ("auc", "f1", "mae", "rmse", "r2") else metric
-
-
-def merged_metrics(events: Sequence[Event], split: str, loss: str) -> dict[str, float]:
-    """Return the metrics of ``split`` that belong to the run's final weights, over all label holders.
-
-    That is the epoch that was kept, if training went back to its best, else the last one measured.
-    """
-    return merged(group) if (group := _final(events, split, loss)) else {}
-
-
-def averaged_metrics(events: Sequence[Event], split: str, loss: str) -> list[str]:
-    """Return which of :func:`merged_metrics` are only means over label holders, weighted by their rows."""
-    return only_averaged(_final(events, split, loss))
-
-
-def _final(events: Sequence[Event], split: str, loss: str) -> list[Measured]:
-    """Return what each label holder measured at the run's final weights."""
-    found = {
-        epoch: group for (epoch, s, name), group in _measured(events).items() if (s, name) == (split, loss)
-    }
-    if not found:
-        return []
-    ended = last(events, Ended)
-    kept = ended.best_epoch if ended is not None and finished(events) else max(found)
-    return found.get(kept, found[max(found)])
-
-
-def _measured(events: Iterable[Event]) -> dict[tuple[int, str, str], list[Measured]]:
-    """Return what was measured by epoch, split and loss, each party's last word."""
-    final = {(e.epoch, e.split, e.loss, e.party): e for e in _all(events, Measured)}
-    groups: dict[tuple[int, str, str], list[Measured]] = {}
-    for e in sorted(final.values(), key=lambda e: e.epoch):
-        groups.setdefault((e.epoch, e.split, e.loss), []).append(e)
-    return groups
-
-
 def summary(events: Sequence[Event]) -> Table:
     """Return what a study lead asks first, as pairs of a question and its answer."""
     rows: list[Row] = []
-    began, ended, epochs = last(events, Began), last(events, Ended), _epochs(events)
+    began, ended, epochs = last(events, Began), last(events, Ended), ended_epochs(events)
+    if party := viewer(events):
+        rows.append(("log of", f"{party}, about its own part only"))
     if began is not None:
         roles = Counter(began.parties.values())
         rows += [
@@ -347,7 +261,7 @@ def summary(events: Sequence[Event]) -> Table:
     else:
         rows.append(("ended", "not yet, or cut off"))
     rows += _costs(events)
-    for split, loss in dict.fromkeys((split, loss) for _, split, loss in _measured(events)):
+    for split, loss in dict.fromkeys((split, loss) for _, split, loss in measured(events)):
         figures = merged_metrics(events, split, loss)
         means = averaged_metrics(events, split, loss)
         told = ", ".join(
@@ -360,10 +274,11 @@ def summary(events: Sequence[Event]) -> Table:
 
 def _costs(events: Sequence[Event]) -> list[Row]:
     rows: list[Row] = []
-    sent = _added(_all(events, Traffic), phase_of, lambda e: e.frame_bytes)
+    what = "sent" if viewer(events) else "traffic"
+    sent = _added(all_of(events, Traffic), phase_of, lambda e: e.frame_bytes)
     for phase in sorted(sent, key=lambda phase: (*PHASES, phase).index(phase)):
-        rows.append((f"traffic in {phase}", human_bytes(sent[phase])))
-    flops = _added(_all(events, Computed), lambda e: e.phase, lambda e: e.flops)
+        rows.append((f"{what} in {phase}", human_bytes(sent[phase])))
+    flops = _added(all_of(events, Computed), lambda e: e.phase, lambda e: e.flops)
     for phase in sorted(flops, key=lambda phase: (*PHASES, phase).index(phase)):
         rows.append((f"compute in {phase}", human_flops(flops[phase])))
     return rows

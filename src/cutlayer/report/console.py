@@ -12,8 +12,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..metering.events import Event, Noted
+from ..metering.reading import finished
 from ..metering.table import Cell, Table, human_bytes, human_flops, shown
-from ..metering.tables import finished, tables
+from ..metering.tables import tables
 
 __all__ = ["summary"]
 

@@ -12,18 +12,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import LogError
 from ..metering.events import Began, Ended, Event, Measured, Noted, Placed, Traffic
+from ..metering.learned import averaged_metrics, merged_metrics
+from ..metering.reading import finished, last, viewer
 from ..metering.run_log import read_log
 from ..metering.table import Table, human_bytes, human_flops, human_seconds, shown
-from ..metering.tables import (
-    averaged_metrics,
-    compute,
-    finished,
-    last,
-    merged_metrics,
-    parties,
-    tables,
-    traffic,
-)
+from ..metering.tables import compute, parties, tables, traffic
 from .plots import save_plots
 
 if TYPE_CHECKING:
@@ -46,7 +39,7 @@ _CAPTIONS = {
 def write_report(run_folder: Path) -> Path:
     """Write ``report.html`` and ``plots/`` into a run's folder, from its log alone.
 
-    The log may be of a run that goes on or was cut off; the report says so.
+    The log may be of a run that goes on or was cut off, or of one party's own part in it; the report says so.
 
     Returns:
         The report's path.
@@ -146,13 +139,20 @@ def _facts(events: Sequence[Event], began: Began) -> list[Fact]:
             facts += [_result(events, split, name, several=len(names) > 1) for name in list(names)[:3]]
             break
     sent = parties(events).column("sent (bytes)")
-    facts.append(Fact(label="Traffic", value=human_bytes(_total(sent)), detail="all frames of all parties"))
-    flops = _total(compute(events).column("all (FLOP)"))
     facts.append(
-        Fact(label="Compute", value=human_flops(flops), detail="all parties, training and evaluation")
+        Fact(
+            label=f"Sent by {began.party}" if began.party else "Traffic",
+            value=human_bytes(_total(sent)),
+            detail="its disclosure log lists each frame" if began.party else "all frames of all parties",
+        )
     )
-    size = sum({e.segment: e.parameters for e in events if isinstance(e, Placed)}.values())
-    facts.append(Fact(label="Network", value=f"{size:,}", detail=f"parameters, on {len(roles)} roles"))
+    flops = _total(compute(events).column("all (FLOP)"))
+    where = f"at {began.party}" if began.party else "all parties"
+    facts.append(Fact(label="Compute", value=human_flops(flops), detail=f"{where}, training and evaluation"))
+    sizes = {e.segment: e.parameters for e in events if isinstance(e, Placed)}
+    if sizes:
+        total = f"{sum(sizes.values()):,}"
+        facts.append(Fact(label="Network", value=total, detail=f"parameters, on {len(roles)} roles"))
     ended = last(events, Ended)
     if ended is not None and finished(events):
         facts.append(Fact(label="Time", value=human_seconds(ended.seconds), detail=f"{ended.epochs} epochs"))
@@ -171,6 +171,8 @@ def _result(events: Sequence[Event], split: str, loss: str, *, several: bool) ->
     others = [f"{metric} {shown(value)}" for metric, value in figures.items() if metric != first]
     if means:
         others.append(f"row-weighted mean: {', '.join(means)}")
+    if whose := viewer(events):
+        others.append(f"over {whose}'s own rows")
     words = [first.capitalize() if len(first) > 3 else first.upper(), split, *([loss] if several else [])]
     return Fact(label=", ".join(words), value=shown(figures.get(first)), detail=", ".join(others))
 

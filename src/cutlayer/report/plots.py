@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import LogError
 from ..metering.events import Event, Noted
+from ..metering.learned import losses, metrics
+from ..metering.reading import viewer
 from ..metering.table import Cell, human_bytes, human_flops, human_seconds
-from ..metering.tables import compute, losses, metrics, time, traffic
+from ..metering.tables import compute, time, traffic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +188,9 @@ def crossing(events: Sequence[Event]) -> Figure | None:
         name = str(cut).replace("->", " ← " if content == "gradient" else " → ")
         name = name if content in ("handover", "statistics", "verdict") else f"{name}\n{content}"
         _put(bars, name, str(phase), frame_bytes)
-    return _stacked("Bytes that crossed, by cut and direction", bars, human_bytes)
+    whose = viewer(events)
+    what = f"Bytes that {whose} sent" if whose else "Bytes that crossed"
+    return _stacked(f"{what}, by cut and direction", bars, human_bytes)
 
 
 def computing(events: Sequence[Event]) -> Figure | None:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
 
-import torch
-
-from ..data import PartyData
 from ..errors import (
     CutlayerError,
     FrameError,
@@ -27,23 +21,11 @@ from ..errors import (
 from ..keys.cards import KeyCard
 from ..keys.sealing import Sealer
 from ..metering.disclosure_log import DisclosureLog
-from ..metering.events import Event
-from ..metering.run_log import RunLog
-from ..runtime.course import Course
-from ..runtime.halves import save_half
-from ..runtime.party import LocalParty
-from ..runtime.positions import START, Position
-from ..runtime.snapshots import Snapshot, Snapshots
-from ..runtime.training import Progress, Settings, Trainer
-from ..schedules.calendar import Batch, Leave
-from ..schedules.steps import data_roles
-from ..study import Study
-from ..transports import Transport
-from ..wire import PlainSeal
+from ..runtime.positions import Position
+from ..schedules.calendar import Batch
 from .guarded import GuardedTransport
-from .matching import matched_positions
+from .keeping import Keeping
 from .messages import (
-    MOST_POSITIONS,
     Accuse,
     Bye,
     Done,
@@ -52,83 +34,21 @@ from .messages import (
     Hello,
     Keep,
     Message,
-    Offer,
-    Place,
     Ready,
     RollCall,
     Status,
     Stop,
-    place,
     read_message,
     written,
 )
+from .orders import check_go
+from .part import Connection, Part, Watcher
+from .part_training import PartTrainer, begun_log
 from .roster import offer_of
 
 __all__ = ["Connection", "Part", "Participant", "Watcher"]
 
 _FINISHED = "finished"
-
-
-class Connection(Protocol):
-    """A party's way to the host and to the others."""
-
-    @property
-    def transport(self) -> Transport:
-        """What carries frames."""
-        ...
-
-    def control(self, message: bytes) -> None:
-        """Send a control message to the host."""
-        ...
-
-    def begin(self, generation: int) -> None:
-        """Take frames of this generation only."""
-        ...
-
-    def interrupt(self, error: CutlayerError) -> None:
-        """Raise ``error`` out of whatever waits or will wait, until :meth:`begin`."""
-        ...
-
-
-class Watcher(Protocol):
-    """Is told what a person would like to see."""
-
-    def progress(self, now: Progress, sent_bytes: int) -> None:
-        """Training moved on, and so many bytes left this process so far; at most ten times a second."""
-        ...
-
-    def status(self, now: Status) -> None:
-        """The host said who is there."""
-        ...
-
-    def event(self, event: Event) -> None:
-        """An event was written to this party's log: an epoch ended, metrics were measured."""
-        ...
-
-    def note(self, what: str) -> None:
-        """Something happened that happens seldom."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Which part in which study.
-
-    Attributes:
-        study: The study.
-        party: Who this is.
-        host: Who relays.
-        data: This party's records; None where it holds none.
-        folder: Where its log, disclosure log, snapshots and in the end its half of the network lie.
-        every: Training steps from one snapshot to the next.
-    """
-
-    study: Study
-    party: str
-    host: str
-    data: PartyData | None
-    folder: Path
-    every: int = 200
 
 
 class Participant:
@@ -161,14 +81,11 @@ class Participant:
         self._inbox: SimpleQueue[Message | CutlayerError] = SimpleQueue()
         self._lock = threading.Lock()
         self._called = -1
-        self._held: list[Position] = []
-        self._keep_from = START
         self._proved: list[dict[str, int]] = []
         self._disclosed = DisclosureLog(part.folder, part.party, study=study.digest)
-        self._log = _ShownLog(part.folder, watcher)
-        study.begin(self._log, study.beginning([part.party], _holdings_text(part), "", part.host))
-        self._snapshots = Snapshots(part.folder, background=True, on_disk=self._on_disk)
-        self._trainer: Trainer | None = None
+        self._log = begun_log(part, watcher)
+        self._keeping = Keeping(part.folder, self._tell_held)
+        self._trainer: PartTrainer | None = None
 
     def meet_host(self, answer: bytes) -> None:
         """Look at the key card with which the host answers a hello.
@@ -197,7 +114,7 @@ class Participant:
             case Status():
                 self.watcher.status(message)
             case Keep():
-                self._keep_from = max(self._keep_from, Position(*message.position))
+                self._keeping.keep_from(Position(*message.position))
             case RollCall():
                 with self._lock:
                     self._called = max(self._called, message.generation)
@@ -241,6 +158,7 @@ class Participant:
                     case Bye():
                         self._note_the_end()
                         self._say(Bye())
+                        self._keeping.keep_the_last()
                         return self.part.folder
         finally:
             self._close()
@@ -253,6 +171,7 @@ class Participant:
 
     def leave(self) -> Path:
         """End this party's part without anybody; return its folder."""
+        self._keeping.keep_the_last()
         self._close()
         return self.part.folder
 
@@ -269,12 +188,11 @@ class Participant:
         if call.reason:
             self.watcher.note(f"roll call: {call.reason}")
         try:
-            self._snapshots.wait()
+            self._keeping.snapshots.wait()
         except LogError as error:
             self.watcher.note(str(error))
-        with self._lock:
-            self._held = list(self._snapshots.held())
-        self._say(Ready(generation=call.generation, positions=self._places()))
+        self._keeping.look()
+        self._say(Ready(generation=call.generation, positions=self._keeping.places))
 
     def _perform(self, go: Go) -> None:
         """Go on from where the host says, to the end or the next roll call."""
@@ -282,15 +200,14 @@ class Participant:
             if go.generation < self._called:
                 return
             self._connected().begin(go.generation)
-        position = Position(*go.position)
         guarded = GuardedTransport(self._connected().transport, self.part.host, self.sealer, self._disclosed)
         try:
             cards = {name: KeyCard.from_json(card) for name, card in go.cards.items()}
             self.sealer.meet(cards, go.generation)
-            trainer = self._trainer_at(position, go, guarded)
-            trainer.train(position)
-            self._snapshots.wait()
-            self._write_half(trainer)
+            trainer = self._trainer_for(go, guarded)
+            trainer.train(Position(*go.position))
+            self._keeping.snapshots.wait()
+            trainer.write_half()
         except RestartError:
             return
         except TransportError as error:
@@ -306,116 +223,26 @@ class Participant:
             where = f" at cut {error.cut}, step {error.step}" if error.cut else ""
             self._say(Accuse(generation=go.generation, sender=sender, what=f"{type(error).__name__}{where}"))
             return
-        self._say(Held(positions=self._places()))
+        self._tell_held()
         self._say(Done(generation=go.generation))
 
-    def _trainer_at(self, position: Position, go: Go, guarded: GuardedTransport) -> Trainer:
-        """Return a trainer with this party as it was at ``position``."""
-        part, study = self.part, self.part.study
-        self._check(go)
+    def _trainer_for(self, go: Go, guarded: GuardedTransport) -> PartTrainer:
+        """Return a trainer with this party as it was where the host says that all go on."""
+        check_go(go, self.part, self._offer, gone=self._keeping.is_gone(Position(*go.position)))
         if go.rows != self._proved:
-            study.prove(go.rows)
+            self.part.study.prove(go.rows)
             self._proved = go.rows
-        course = study.course(go.rows, [Leave(*leave) for leave in go.leaves])
-        snapshot = self._snapshot_at(position)
-        trainer = self._trainer = _PartTrainer(self, course, study.settings)
-        absent = {
-            leave.turn for leave in course.calendar.leaves if leave.epoch <= position.epoch < leave.until
-        }
-        relayed = bool(getattr(study.schedule, "handover", "") == "server")
-        party = LocalParty(
-            part.party,
-            next(p.role for p in study.graph.parties if p.name == part.party),
-            trainer.shared,
-            guarded,
-            # Between clients the transport seals already; only what a relay of the program passes on needs more.
-            self.sealer if relayed else PlainSeal(party=part.party),
-            part.data.splits if part.data is not None else {},
-            matched_positions(study.graph, part.data, go.offers, absent, guarded, self.sealer),
-        )
-        trainer.place({part.party: party})
-        trainer.restore(snapshot)
-        before, now = snapshot.memory.get("threads", torch.get_num_threads()), torch.get_num_threads()
-        if before != now:
-            self.watcher.note(
-                f"!! this party computed with {before} threads before and now with {now}: the last bits will differ; "
-                f"start it with --threads {before} to have the same"
-            )
-        party.away = party.away or (not snapshot.memory and position > START)
-        self.watcher.note(f"begin at {position}" if position == START else f"go on from {position}")
+        trainer = self._trainer = PartTrainer(
+            self.part, go, self._log, self._keeping, self.watcher,
+            sent_bytes=lambda: self.sent_bytes, on_epoch=self._on_epoch,
+        )  # fmt: skip
+        trainer.seat(guarded, self.sealer)
         return trainer
 
-    def _check(self, go: Go) -> None:
-        """Refuse a host that says what cannot be, or what is not so of this party."""
-        part, turns = self.part, self.part.study.graph.turns
-        wrong = ""
-        if len(go.rows) != len(turns) or any(leave[0] >= len(turns) for leave in go.leaves):
-            wrong = "speaks of turns that the study has not"
-        elif go.offers.get(part.party, Offer()) != self._offer and self._offer.rows:
-            wrong = "says that this party brought other data than it did"
-        elif self._held and Position(*go.position) < min(self._held[0], self._keep_from):
-            wrong = f"wants to go back to {Position(*go.position)}, before which it had snapshots deleted"
-        elif part.host not in go.cards:
-            wrong = "does not show its own key card"
-        if wrong:
-            raise StudyError(f"the host {wrong}", party=part.party, todo="ask who runs the host")
-        self._check_rows(go.rows)
-
-    def _check_rows(self, rows: list[dict[str, int]]) -> None:
-        """Refuse a host that says of one's own turns what is not so."""
-        part = self.part
-        own = {s: len(r) for s, r in part.data.splits.items()} if part.data is not None else {}
-        roles = data_roles(part.study.graph)
-        for turn, said in zip(part.study.graph.turns, rows, strict=True):
-            members = {turn[role] for role in roles}
-            alone = members == {part.party}  # where rows are shared, those count that all have
-            fits = all(n == own.get(s) if alone else n <= own.get(s, 0) for s, n in said.items())
-            if part.party in members and not fits:
-                raise StudyError(
-                    "the host tells of other rows than this party brought",
-                    party=part.party,
-                    got=f"{said}",
-                    expected=f"{own}",
-                )
-
-    def _snapshot_at(self, position: Position) -> Snapshot:
-        """Return the newest snapshot at or before ``position``; what came after it will be done once more."""
-        self._snapshots.rewind(position)
-        with self._lock:
-            self._held = [held for held in self._held if held <= position]
-            last = self._held[-1] if self._held else None
-        return (
-            Snapshot(position=position)
-            if last is None
-            else replace(self._snapshots.load(last), position=position)
-        )
-
-    def _write_half(self, trainer: Trainer) -> None:
-        """Write this party's part of the network."""
-        part = self.part
-        live = trainer.parties[part.party].live
-        segments = {name: segment.weights() for name, segment in live.items()}
-        save_half(part.folder / "model", part.study.graph, part.party, segments)
-
-    def _on_disk(self, position: Position) -> None:
-        """A snapshot is safe: the host may count on it."""
-        with self._lock:
-            self._held = sorted({*self._held, position})
-            held = Held(positions=self._places())
+    def _tell_held(self) -> None:
+        """One more snapshot is safe: the host may count on it."""
         if self.connection is not None:
-            self.connection.control(written(held))
-
-    def _places(self) -> list[Place]:
-        return [place(held) for held in self._held[-MOST_POSITIONS:]]
-
-    def let_old_ones_go(self) -> None:
-        """Delete the snapshots that nobody will go back to."""
-        with self._lock:
-            keep = max((held for held in self._held if held <= self._keep_from), default=START)
-            old = any(held < keep for held in self._held)
-            self._held = [held for held in self._held if held >= keep]
-        if old:
-            self._snapshots.forget(self._keep_from)
+            self.connection.control(written(Held(positions=self._keeping.places)))
 
     def where(self, status: Status) -> Status:
         """Return ``status`` with where this party stands."""
@@ -451,61 +278,8 @@ class Participant:
 
     def _close(self) -> None:
         try:
-            self._snapshots.wait()
+            self._keeping.snapshots.wait()
         except LogError as error:
             self.watcher.note(str(error))
         self._log.close()
         self.watcher.note(f"disclosure log closed; its head is {self._disclosed.close()}")
-
-
-class _PartTrainer(Trainer):
-    """A trainer of one party, whose snapshots the host is told of."""
-
-    def __init__(self, participant: Participant, course: Course, settings: Settings) -> None:
-        super().__init__(
-            course,
-            settings,
-            participant._log,
-            participant._snapshots,
-            every=participant.part.every,
-            timeout_s=math.inf,
-            on_progress=lambda now: participant.watcher.progress(now, participant.sent_bytes),
-            wary=True,
-        )
-        self._participant = participant
-
-    def _epoch(self, epoch: int, first: int) -> None:
-        if not first:
-            self._participant._on_epoch(epoch)
-        super()._epoch(epoch, first)
-
-    def _memory(self) -> dict[str, Any]:
-        return super()._memory() | {"threads": torch.get_num_threads()}
-
-    def _keep(self, position: Position) -> None:
-        self._participant.let_old_ones_go()
-        try:
-            super()._keep(position)
-        except LogError as error:
-            self._participant.watcher.note(
-                f"{error}. Training goes on, and would go back further after a crash"
-            )
-
-
-class _ShownLog(RunLog):
-    """A run's log whose events are shown, too."""
-
-    def __init__(self, folder: Path, watcher: Watcher) -> None:
-        super().__init__(folder, append=True)
-        self._watcher = watcher
-
-    def write(self, event: Event) -> None:
-        super().write(event)
-        self._watcher.event(event)
-
-
-def _holdings_text(part: Part) -> str:
-    if part.data is None:
-        return f"{part.party} holds no records"
-    rows = ", ".join(f"{split} {len(records)}" for split, records in part.data.splits.items())
-    return f"{part.party} holds {rows} rows"
