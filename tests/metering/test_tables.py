@@ -315,3 +315,33 @@ def test_units():
     assert human_seconds(59.99) == "60 s"
     assert human_seconds(7325) == "2 h 2 min"
     assert human_seconds(float("nan")) == "nan s"
+
+
+def own(clients: int = 2, party: str = "client-0") -> list:
+    """Return what ``party`` notes of its own part in :func:`run`."""
+    found = [
+        event
+        for event in run(clients)
+        if getattr(event, "sender", getattr(event, "party", None)) in (party, None)
+        or isinstance(event, Began)
+    ]
+    return [dataclasses.replace(found[0], party=party), *found[1:]]
+
+
+def test_a_party_s_own_log_tells_what_it_sent_by_receiver():
+    found = parties(own())
+    assert found.columns == (
+        "to", "sent in training (bytes)", "sent in evaluation (bytes)", "sent in hand-over (bytes)", "sent (bytes)",
+    )  # fmt: skip
+    assert found.rows == (("client-1", 0, 0, 132, 132), ("server", 220, 152, 0, 372))
+
+
+def test_a_party_in_a_crowd_is_named_in_its_own_log():
+    found = tables(own(100, "client-7"))
+    assert {r[0] for r in found["compute"].rows} == {"client-7"}
+    assert found["parties"].column("to") == ("client (99 parties)", "server")
+
+
+def test_a_log_of_before_there_were_own_logs_is_everybody_s():
+    line = encode_event(began()).replace(', "party": ""', "")
+    assert 'party"' not in line and decode_event(line) == began()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -144,3 +145,21 @@ def write(folder: Path, log: list[Event], *, tail: str = "") -> Path:
     text = "".join(encode_event(event) + "\n" for event in log)
     (folder / "log.jsonl").write_text(text + tail, encoding="utf-8")
     return folder
+
+
+def own_events(party: str, clients: int = 5) -> list[Event]:
+    """Return the log that ``party`` kept of its own part in the same run."""
+    whole = events(clients)
+    found: list[Event] = []
+    for event in whole:
+        if isinstance(event, Began):
+            statement = graph(clients).disclosure(party, 32)
+            event = dataclasses.replace(
+                event, party=party, disclosures={party: statement}, holdings=f"{party} holds train 120 rows"
+            )
+        if isinstance(event, EpochEnded) and party == "server":
+            event = dataclasses.replace(event, rows=0, losses={})
+        whose = getattr(event, "sender", getattr(event, "party", party))
+        if whose == party and not isinstance(event, Noted):
+            found.append(event)
+    return found

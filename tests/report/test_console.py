@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 from rich.console import Console
-from sample_run import events
+from sample_run import events, own_events
 
 from cutlayer.metering.events import Noted
 from cutlayer.report import summary
@@ -54,3 +54,10 @@ def test_in_80_columns_no_word_is_broken():
     for word in ("training", "evaluation", "activation", "gradient", "hand-over"):
         assert sum(word in line.split() for line in lines) >= 2
     assert " KB" in text and max(map(len, lines)) <= 80
+
+
+def test_a_party_s_own_log_says_whose_it_is():
+    text = shown(own_events("hospital-1"))
+    assert "log of" in text and "hospital-1, about its own part only" in text
+    assert "sent in training" in text and "traffic in training" not in text
+    assert "What hospital-1 sent, by receiver" in text and "hospital-3" not in text

@@ -9,7 +9,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from sample_run import events, frames, write
+from sample_run import events, frames, own_events, write
 
 from cutlayer.errors import LogError
 from cutlayer.metering.events import Began, Computed, Ended, EpochEnded, Measured, Noted, Placed, Worked
@@ -132,6 +132,65 @@ def test_how_it_was_done(page):
     for words in ("seed 7", "Adam(lr=0.001)", "cutlayer 0.1.0, torch 2.13.0", "hospital-1 client 120"):
         assert words in page.text
     assert events()[0].digest in page.text
+
+
+@pytest.fixture(scope="module")
+def own_pages(tmp_path_factory):
+    """The reports of one client and of the server, each of its own log."""
+    folder = tmp_path_factory.mktemp("own")
+    return {
+        party: Page(write_report(write(folder / party, own_events(party))))
+        for party in ("hospital-1", "server")
+    }
+
+
+@pytest.mark.parametrize("party", ["hospital-1", "server"])
+def test_a_party_s_own_report_says_whose_view_it_is(own_pages, party):
+    text = own_pages[party].text
+    for words in (
+        f"As {party} saw it", f"What left {party}, and what did not", f"Sent by {party}",
+        f"at {party}, training and evaluation", f"No labels left {party}", f"Which rows {party} held",
+        f"Written by cutlayer from {party}'s own log",
+    ):  # fmt: skip
+        assert words in text
+    for claim in (
+        "all parties, training",
+        "No message of this run",
+        "all frames of all parties",
+        "received (",
+    ):
+        assert claim not in text
+
+
+def test_a_party_s_own_report_has_no_zeros_for_what_others_did(own_pages):
+    text = own_pages["hospital-1"].text
+    table = text[text.index("What left hospital-1") : text.index("Whole frames that hospital-1 made")]
+    sent = {to: numbers.split() for to, numbers in re.findall(r"(hospital-\d|server)((?: [\d,]+){4})", table)}
+    training, evaluation, handed = 4 * 2 * (3 * 40 * 64 + 480), 4 * (40 * 64 + 480), 4 * (1480 + 480)
+    assert sent == {
+        "hospital-2": ["0", "0", f"{handed:,}", f"{handed:,}"],
+        "server": [f"{training:,}", f"{evaluation:,}", "0", f"{training + evaluation:,}"],
+    }
+
+
+def test_a_party_s_own_report_knows_the_network_and_its_own_rows(own_pages):
+    client, server = own_pages["hospital-1"].text, own_pages["server"].text
+    for text in (client, server):
+        assert "Network 642 parameters, on 2 roles" in text and "Parameters by segment" in text
+    assert "over hospital-1's own rows" in client
+    assert "Over hospital-1's own rows; what other label holders measured is not in its log." in client
+    assert "No loss is computed at server" in server and "Accuracy" not in server
+
+
+def test_a_log_without_sizes_claims_no_network(tmp_path):
+    log = [event for event in own_events("server") if isinstance(event, Began | Ended)]
+    assert "Network" not in Page(write_report(write(tmp_path, log))).text
+
+
+def test_labels_that_a_party_shared(tmp_path):
+    shared = frames(0, "training", "y->server", "label", "hospital-1", "server", 2560)
+    log = [*bare(own_events("hospital-1")), shared]
+    assert "Labels were openly shared by hospital-1" in Page(write_report(write(tmp_path, log))).text
 
 
 def test_shared_labels_are_a_warning(tmp_path):

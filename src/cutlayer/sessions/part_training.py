@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import LogError
+from ..errors import CutlayerError, LogError
 from ..keys.sealing import Sealer
 from ..metering.events import Event, Placed
 from ..metering.run_log import RunLog
@@ -51,10 +51,14 @@ def begun_log(part: Part, watcher: Watcher) -> ShownLog:
     """
     study, log = part.study, ShownLog(part.folder, watcher)
     began = study.beginning([part.party], part.holdings, "", part.host)
-    study.begin(log, dataclasses.replace(began, party=part.party))
-    if not any(isinstance(event, Placed) for event in log.events):
-        for segment in study.graph.segments.values():
-            log.write(Placed.of(segment))
+    try:
+        study.begin(log, dataclasses.replace(began, party=part.party))
+        if not any(isinstance(event, Placed) for event in log.events):
+            for segment in study.graph.segments.values():
+                log.write(Placed.of(segment))
+    except CutlayerError:
+        log.close()
+        raise
     return log
 
 
