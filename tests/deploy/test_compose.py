@@ -53,7 +53,10 @@ def _has_compose() -> bool:
     return subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(not _has_compose(), reason="needs docker compose")
+@pytest.mark.skipif(
+    not _has_compose(),
+    reason="docker compose is not here: https://docs.docker.com/compose/install (no engine has to run)",
+)
 def test_compose_takes_the_file():
     words = ["docker", "compose", "--file", str(HERE / "compose.yaml"), "config", "--quiet"]
     found = subprocess.run(words, env={**os.environ, **SETTINGS}, capture_output=True, text=True)

@@ -93,6 +93,15 @@ def test_the_last_stage_runs_as_nobody_special_and_installs_nothing():
     assert "[network" in TEXT
 
 
+def test_all_that_is_written_lies_below_state_or_tmp():
+    last = TEXT[TEXT.rindex("\nFROM ") :]
+    (told,) = instructions("ENV", last)
+    places = {name: value for name, value in (word.split("=", 1) for word in told.split()) if value[0] == "/"}
+    assert places.pop("PATH").startswith("/opt/cutlayer/bin:")
+    assert places == {"HOME": "/tmp", "MPLCONFIGDIR": "/state/.cache/matplotlib"}
+    assert instructions("WORKDIR", last) == ["/state"]
+
+
 def test_the_health_check_is_the_copied_program():
     (check,) = instructions("HEALTHCHECK")
     words = json.loads(check[check.index("[") :])

@@ -1,4 +1,4 @@
-"""Two clients with good rows, a small network of theirs, and ways to train it, also with frames that are meddled with."""
+"""Two clients with good rows, a small network of theirs, and ways to train it, also with frames meddled with."""
 
 import numpy as np
 import torch
