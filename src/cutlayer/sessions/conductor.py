@@ -18,6 +18,7 @@ from ..graph.split_graph import SplitGraph
 from ..runtime.course import Course
 from ..runtime.positions import START, Position
 from ..schedules.calendar import Leave
+from .admission import check_offer, check_parts
 from .agreement import Agreement
 from .messages import (
     Accuse,
@@ -44,7 +45,6 @@ __all__ = ["Absence", "Conductor", "Line"]
 
 _STRIKES = 3
 _MOST_RESTARTS, _RESTARTS_S = 20, 60.0
-_MOST_STEPS = 1_000_000  # of one party in an epoch
 
 
 class Line(Protocol):
@@ -170,23 +170,12 @@ class Conductor:
         seat = self._seats.get(party)
         if seat is None:
             raise StudyError(f"{party!r} is not on this study's list")
-        self._compare(party, said)
+        check_parts(party, said.parts, self.host, self.parts)
         self._check_card(party, said.card)
         calendar = self._course_of([dict(said.offer.rows)], ()).calendar
-        if any(calendar.batches(0, split) > _MOST_STEPS for split in said.offer.rows):
-            raise StudyError(
-                f"{party!r} brings more rows than a study can have",
-                got=f"rows {said.offer.rows}",
-                expected=f"at most {_MOST_STEPS:,} batches",
-            )
-        before = self._roster.offers.get(party)
-        if before is not None and before != said.offer:
-            raise StudyError(
-                f"{party!r} came back with other data",
-                got=f"rows {said.offer.rows}",
-                expected=f"{before.rows}, the same ids",
-                todo="join with the same records as before, or begin a new study",
-            )
+        check_offer(
+            party, said.offer, self._roster.offers.get(party), lambda split: calendar.batches(0, split)
+        )
         seat.hello = said
 
     def on_presence(self, party: str, incarnation: bytes, connected: bool) -> None:
@@ -340,23 +329,6 @@ class Conductor:
         now = time.monotonic()
         seat.restarts = [*(at for at in seat.restarts if now - at < _RESTARTS_S), now]
         return len(seat.restarts) > _MOST_RESTARTS
-
-    def _compare(self, party: str, said: Hello) -> None:
-        differ = sorted(
-            name
-            for name in self.parts.keys() | said.parts.keys()
-            if self.parts.get(name) != said.parts.get(name)
-        )
-        if not differ:
-            return
-        here = ", ".join(f"{name} {self.parts.get(name, 'none')[:12]}" for name in differ)
-        there = ", ".join(f"{name} {said.parts.get(name, 'none')[:12]}" for name in differ)
-        raise StudyError(
-            f"{party!r} has another study than the host {self.host!r}: {', '.join(differ)} differ",
-            got=f"{there} at {party}",
-            expected=f"{here} at {self.host}",
-            todo="all parties must use the same study file, model code and version",
-        )
 
     # Roll call and go
 
