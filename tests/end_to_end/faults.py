@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.runtime import compute, handover, performing, snapshots, training
+from cutlayer.runtime.positions import Position
 from cutlayer.schedules.actions import Op
 from cutlayer.sessions import hosting, participant
 from cutlayer.transports.network import end
@@ -93,7 +94,7 @@ def _in_backward(where: str, number: int) -> None:
 def _in_snapshot(where: str, number: int) -> None:
     """Die with half a file written, with all written but not in its place, or in its place but not told."""
     if where == "told":
-        _wrap(participant.Participant, "_on_disk", "before", number)
+        _once_safe(number, lambda folder: die())
     elif where == "filled":
         _wrap(snapshots, "_fill", "after", number)
     else:
@@ -136,10 +137,53 @@ def _in_leaves(where: str, number: int) -> None:
     hosting.write_roster = writing
 
 
+def _gate(epoch: str, item: int) -> None:
+    """Go no further than the first snapshot at or after ``epoch/item`` until somebody opens the gate.
+
+    The gate is a file beside the party's folder: there while the party stands at it, and open once it is removed.
+    """
+    keep, place = training.Trainer._keep, Position(int(epoch), item)
+    passed = threading.Event()
+
+    def keeping(self: Any, position: Position) -> None:
+        keep(self, position)
+        if position < place or passed.is_set():
+            return
+        passed.set()
+        self.snapshots.wait()
+        folder = self.snapshots.folder.parent
+        gate = folder.with_name(f"{folder.name}.gate")
+        gate.touch()
+        while gate.exists():
+            time.sleep(0.01)
+
+    training.Trainer._keep = keeping  # type: ignore[method-assign]
+
+
 def _full_disk(where: str, number: int) -> None:
-    """Let no file grow beyond ``number`` bytes; that of a log counts too."""
+    """From the ``number``-th snapshot on, let no file grow beyond the size that the largest log has then."""
+
+    def fill(folder: Path) -> None:
+        most = max((folder / name).stat().st_size for name in ("log.jsonl", "disclosure.log"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
+    _once_safe(number, fill)
+
+
+def _once_safe(number: int, then: Callable[[Path], None]) -> None:
+    """Call ``then`` with the party's folder once the ``number``-th snapshot is safe, before anybody is told of it."""
+    begin, count = snapshots.Snapshots.__init__, _Count(number)
+
+    def beginning(self: Any, folder: Path, *, on_disk: Callable[[Position], None], **more: Any) -> None:
+        def safe(position: Position) -> None:
+            if count.reached():
+                then(folder)
+            on_disk(position)
+
+        begin(self, folder, on_disk=safe, **more)
+
+    snapshots.Snapshots.__init__ = beginning  # type: ignore[method-assign]
 
 
 def _clock(where: str, number: int) -> None:
@@ -201,13 +245,14 @@ _OTHERS: dict[str, Callable[[str, int], None]] = {
     "gradient": _in_backward,
     "saving": _in_snapshot,
     "restore": lambda where, number: _wrap(handover, "_restore", where, number),
-    "go": lambda where, number: _wrap(participant.Participant, "_trainer_at", where, number),
+    "go": lambda where, number: _wrap(training.Trainer, "restore", where, number),
     "report": lambda where, number: _wrap(participant.Participant, "_report", where, number),
     "epoch": lambda where, number: _wrap(training.Trainer, "_check_weights", where, number),
     "done": _in_saying,
     "leaves": _in_leaves,
     "finish": lambda where, number: _wrap(participant.Participant, "_close", where, number),
     "disk": _full_disk,
+    "gate": _gate,
     "clock": _clock,
     "frame": _resend,
     "envelope": _envelopes,

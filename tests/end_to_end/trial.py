@@ -69,8 +69,10 @@ class Bench:
         return folder
 
     def start(self, **order: Any) -> int:
-        """Start a party's process and return its number."""
-        return int(self._order(order))
+        """Start a party's process and return its number, which may have been that of one long ended."""
+        number = int(self._order(order))
+        self._ended.pop(number, None)
+        return number
 
     def code(self, number: int) -> int | None:
         """Return how a process ended, None while it runs."""
@@ -170,6 +172,7 @@ class Trial:
     def start(self, party: str) -> None:
         """Start a party's process, with the next of its faults."""
         faults = self.plan[party].pop(0) if self.plan[party] else []
+        self.gate(party).unlink(missing_ok=True)
         self.codes.pop(party, None)
         self.away.discard(party)
         self.numbers[party] = self.bench.start(
@@ -240,9 +243,21 @@ class Trial:
             assert time.monotonic() < deadline, f"not done within {limit_s:g} s\n{self.output()}"
             time.sleep(0.02)
 
-    def holds(self, party: str, least: tuple[int, int]) -> Callable[[], bool]:
-        """Return a question: whether a party has a snapshot at this position or later."""
-        return lambda: any(found >= least for found in self.snapshots(party))
+    def gate(self, party: str) -> Path:
+        """Return the file that is there while a party stands at a gate; see :func:`faults._gate`."""
+        return self.folder / f"{party}.gate"
+
+    def wait_at_gate(self, party: str) -> None:
+        """Keep everything going until a party stands at a gate, where it stays until :meth:`open_gate`."""
+        self.wait(lambda: self.gate(party).exists())
+
+    def open_gate(self, party: str) -> None:
+        """Let a party go on."""
+        self.gate(party).unlink()
+
+    def said(self, party: str, words: str) -> bool:
+        """Whether a party's output, if there is any yet, has these words."""
+        return self.log(party).exists() and words in self.log(party).read_text(errors="replace")
 
     def snapshots(self, party: str) -> list[tuple[int, int]]:
         """Return the positions of a party's snapshots, oldest first."""
