@@ -7,7 +7,8 @@ import pytest
 from cutlayer.keys.authority import Authority
 from cutlayer.keys.credentials import Credentials
 from cutlayer.transports.conformance import CHECKS, COPYING_CHECKS
-from cutlayer.transports.network import Dial, Hub
+from cutlayer.transports.network import Dial, Hub, NetworkSettings
+from cutlayer.transports.network.settings import CARRIERS
 
 NAMES = ("hospital-a", "hospital-b", "server")
 
@@ -26,7 +27,7 @@ def connect_through(keys):
     """Makes a function that connects parties, with a host of one's choice; hangs up in the end."""
     opened = []
 
-    def through(host):
+    def through(host, settings):
         def connect(parties):
             arrived = threading.Semaphore(0)
             hub = Hub(
@@ -37,6 +38,7 @@ def connect_through(keys):
                 on_control=lambda party, message: None,
                 on_presence=lambda party, incarnation, connected: arrived.release(),
                 on_incident=lambda who, what: None,
+                settings=settings,
             )
             address = f"127.0.0.1:{hub.start()}"
             opened.append(hub)
@@ -52,6 +54,7 @@ def connect_through(keys):
                         on_control=lambda message: None,
                         on_welcome=lambda answer, new: None,
                         on_state=lambda connected, why: None,
+                        settings=settings,
                     )
                     dial.start()
                     opened.append(dial)
@@ -66,7 +69,8 @@ def connect_through(keys):
         one.close()
 
 
+@pytest.mark.parametrize("carrier", CARRIERS)
 @pytest.mark.parametrize("host", ["server", "hospital-b", "hospital-a"])
 @pytest.mark.parametrize("check", CHECKS + COPYING_CHECKS, ids=lambda check: check.__name__)
-def test_network_transport(check, host, connect_through):
-    check(connect_through(host))
+def test_network_transport(check, host, carrier, connect_through):
+    check(connect_through(host, NetworkSettings(carrier=carrier)))

@@ -16,7 +16,7 @@ from cutlayer.runtime.positions import Position
 from cutlayer.schedules.actions import Op
 from cutlayer.sessions import hosting, participant
 from cutlayer.transports.network import end
-from cutlayer.transports.network.link import Link
+from cutlayer.transports.network.carriers.tls_line import TlsLine
 
 
 def install(specs: list[str]) -> None:
@@ -222,23 +222,27 @@ def _resend(where: str, number: int) -> None:
 
 def _envelopes(where: str, number: int) -> None:
     """Put every ``number``-th envelope of a stream into it twice, or before the one ahead of it."""
-    inner = Link.outgoing
+    inner = TlsLine.put
+    counts: dict[int, int] = {}
+    held: dict[int, Any] = {}
 
-    def outgoing(self: Any, stream: Any) -> Any:
-        ahead = None
-        for index, message in enumerate(inner(self, stream)):
-            due = index % number == number - 1
-            if due and where == "swapped":
-                ahead = message
-                continue
-            yield message
-            if ahead is not None:
-                yield ahead
-                ahead = None
-            if due and where == "twice":
-                yield message
+    def put(self: Any, parcel: Any) -> None:
+        if self._beat is None or parcel is None:  # greetings and the end
+            inner(self, parcel)
+            return
+        line = id(self)
+        counts[line] = counts.get(line, 0) + 1
+        due = counts[line] % number == 0
+        if due and where == "swapped":
+            held[line] = parcel
+            return
+        inner(self, parcel)
+        if line in held:
+            inner(self, held.pop(line))
+        if due and where == "twice":
+            inner(self, parcel)
 
-    Link.outgoing = outgoing  # type: ignore[method-assign]
+    TlsLine.put = put  # type: ignore[method-assign]
 
 
 _OTHERS: dict[str, Callable[[str, int], None]] = {

@@ -9,7 +9,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -28,8 +27,9 @@ from cutlayer.sessions.messages import Hello, read_message, written
 from cutlayer.sessions.participant import Part
 from cutlayer.sessions.roster import offer_of
 from cutlayer.transports.network import NetworkSettings
-from cutlayer.transports.network.channel import METHOD, client_channel
+from cutlayer.transports.network.carriers import carrier_of
 from cutlayer.transports.network.envelopes import FIRST, HEADER, VERSION, Envelope, Lane, greeting
+from cutlayer.transports.network.lines import nothing
 
 CLIENTS = ("client-0", "client-1", "client-2")
 HOSTILE = "client-2"
@@ -249,18 +249,23 @@ class Raw:
         hello = Hello(parts=part.study.parts, offer=offer_of(part.data, part.study.digest), card=card)
         said = json.loads(written(hello)) | changed
         self.words = json.dumps(said).encode() if words is None else words
-        self._channel = client_channel(credentials, stage.address, "server", stage.settings)
-        self._leaving: SimpleQueue = SimpleQueue()
-        self.call = self._channel.stream_stream(METHOD)(iter(self._leaving.get, None))
+        self.line = carrier_of(stage.settings).dial(credentials, stage.address, "server", stage.settings)
         self.number = 0
 
     def send(self, message: bytes) -> None:
-        self._leaving.put(message)
+        self.line.put(lambda: (message, b""))
+        self.line.flush()
+
+    def take(self) -> Envelope | None:
+        """Return what the host says next; None once it has hung up."""
+        return self.line.take(lambda envelope, size: memoryview(bytearray(size)), nothing)
 
     def hello(self, incarnation: bytes = b"") -> Envelope:
         """Say hello; return the answer."""
         self.send(greeting(Lane.HELLO, 0, (incarnation or os.urandom(16)) + bytes(16) + self.words))
-        return Envelope.parse(next(self.call))
+        answer = self.take()
+        assert answer is not None, "the host hung up"
+        return answer
 
     def refusal(self) -> str:
         """Say hello, and return why that was refused."""
@@ -284,8 +289,7 @@ class Raw:
 
     def told(self):
         """Yield the host's control messages, and in the end why the host refuses."""
-        for message in self.call:
-            envelope = Envelope.parse(message)
+        while (envelope := self.take()) is not None:
             if envelope.lane == Lane.CONTROL:
                 yield read_message(bytes(envelope.payload), "server")
             elif envelope.lane == Lane.REFUSED:
@@ -296,9 +300,8 @@ class Raw:
         return next(one for one in self.told() if isinstance(one, str))
 
     def close(self) -> None:
-        self._leaving.put(None)
-        self.call.cancel()
-        self._channel.close()
+        self.line.cancel()
+        self.line.finish()
 
 
 def resident_bytes(process: int | str = "self") -> int:

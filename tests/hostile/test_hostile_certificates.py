@@ -9,7 +9,6 @@ import ssl
 import threading
 from dataclasses import replace
 
-import grpc
 import pytest
 from hostile_stage import LATE, NAMES, QUICK, Raw, Stage, Taking, eventually, make_keys
 
@@ -18,7 +17,8 @@ from cutlayer.keys.authority import Authority
 from cutlayer.keys.credentials import Credentials
 from cutlayer.sessions.joining import join
 from cutlayer.transports.network import Hub, NetworkSettings
-from cutlayer.transports.network.channel import METHOD
+from cutlayer.transports.network.carriers import carrier_of
+from cutlayer.transports.network.lines import nothing
 
 SECRETS = (b"nobody hears", b"client-0", b"client-1", b"client-2", b"cutlayer.Network")
 
@@ -81,13 +81,8 @@ def test_plaintext_gets_nothing(stage, said):
     assert len(got) < 200 and not [secret for secret in SECRETS if secret in got]
 
 
-def test_plaintext_grpc_gets_nothing(stage):
-    with grpc.insecure_channel(stage.address) as channel, pytest.raises(grpc.RpcError):
-        next(channel.stream_stream(METHOD)(iter([b"hello"])))
-
-
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2])
 def test_old_versions_of_tls_are_refused(stage, keys, version):
     context = tls(keys, "client-0", version)
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -95,9 +90,11 @@ def test_old_versions_of_tls_are_refused(stage, keys, version):
         shaken(stage, context)
 
 
-def test_todays_versions_are_taken_from_a_party(stage, keys):
-    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        assert shaken(stage, tls(keys, "client-0", version)).startswith(b"\x00\x00")
+def test_todays_version_is_taken_from_a_party_that_speaks_as_parties_do(stage, keys):
+    context = tls(keys, "client-0", ssl.TLSVersion.TLSv1_3)
+    assert shaken(stage, context) == b""  # it asked for HTTP
+    context.set_alpn_protocols(["cutlayer/1"])
+    assert b"an envelope is too" in shaken(stage, context)
 
 
 def test_foreign_self_made_and_expired_certificates(stage, keys, tmp_path):
@@ -132,10 +129,12 @@ def test_a_certificate_of_the_study_with_a_name_that_is_not_on_the_list(stage, k
     raw.__init__(stage)
     raw.close()
     credentials = Credentials.load(tmp_path / "laboratory")
-    options = [("grpc.ssl_target_name_override", "server")]
-    secure = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
-    with grpc.secure_channel(stage.address, secure, options) as channel:
-        answer = next(channel.stream_stream(METHOD)(iter([b"hello"])))
+    line = carrier_of(stage.settings).dial(credentials, stage.address, "server", stage.settings)
+    line.put(lambda: (b"hello", b""))
+    line.flush()
+    answer = bytes(line.take(lambda envelope, size: memoryview(bytearray(size)), nothing).payload)
+    line.cancel()
+    line.finish()
     assert b"'laboratory' does not take part" in answer
     assert not [secret for secret in SECRETS if secret in answer]
     assert stage.host.watcher.said("!! laboratory", "does not take part")

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from cutlayer.keys.authority import Authority
 from cutlayer.keys.credentials import Credentials
@@ -18,6 +19,17 @@ QUICK = NetworkSettings(
     recheck_s=0.2,
     max_frame_bytes=64 << 20,
 )
+
+
+class Carrier:
+    """Through what the parties of a test reach each other; `conftest.py` sets it."""
+
+    name = "tls"
+
+    @classmethod
+    def within(cls, settings):
+        """Return the settings with the carrier that is tried."""
+        return replace(settings, carrier=cls.name)
 
 
 def eventually(holds, within_s=10.0):
@@ -50,7 +62,7 @@ class Host:
             on_control=lambda party, message: self.control.append((party, message)),
             on_presence=lambda *what: self.presence.append(what),
             on_incident=lambda *what: self.incidents.append(what),
-            settings=settings,
+            settings=Carrier.within(settings),
             **more,
         )
         self.port = self.hub.start()
@@ -78,7 +90,7 @@ class Guest:
             on_control=self.control.append,
             on_welcome=lambda *what: self.welcomes.append(what),
             on_state=lambda *what: self.states.append(what),
-            settings=settings,
+            settings=Carrier.within(settings),
         )
         self.dial.start()
         self.end = self.dial.transport

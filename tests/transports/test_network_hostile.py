@@ -7,18 +7,18 @@ import ssl
 import threading
 import time
 from contextlib import suppress
-from queue import SimpleQueue
 
-import grpc
 import pytest
-from network_parties import QUICK, Guest, Host, eventually, make_keys
+from network_parties import QUICK, Carrier, Guest, Host, eventually, make_keys
 
 from cutlayer.errors import IdentityError, TransportError
 from cutlayer.keys.authority import Authority
 from cutlayer.keys.credentials import Credentials
-from cutlayer.transports.network.channel import METHOD, client_channel
-from cutlayer.transports.network.envelopes import CHUNK, FIRST, HEADER, VERSION, Envelope, Lane, greeting
+from cutlayer.transports.network.carriers import carrier_of
+from cutlayer.transports.network.envelopes import CHUNK, FIRST, HEADER, VERSION, Lane, greeting
+from cutlayer.transports.network.lines import LineBroken, nothing
 
+pytestmark = pytest.mark.usefixtures("carrier")
 NAMES = ("hospital-a", "hospital-b", "server")
 A, B, SERVER = range(3)
 SMALL = type(QUICK)(
@@ -61,17 +61,19 @@ class Raw:
     """A client that sends what it is told, with the certificate that it is given."""
 
     def __init__(self, credentials, address):
-        self._channel = client_channel(credentials, address, "server", SMALL)
-        self._leaving = SimpleQueue()
-        self.call = self._channel.stream_stream(METHOD)(iter(self._leaving.get, None))
+        self.line = carrier_of(Carrier.within(SMALL)).dial(credentials, address, "server", SMALL)
         self.number = 0
 
     def send(self, message):
-        self._leaving.put(message)
+        self.line.put(lambda: (message, b""))
+        self.line.flush()
+
+    def take(self):
+        return self.line.take(lambda envelope, size: memoryview(bytearray(size)), nothing)
 
     def hello(self, ack=0):
         self.send(greeting(Lane.HELLO, ack, os.urandom(16) + bytes(16)))
-        return Envelope.parse(next(self.call))
+        return self.take()
 
     def envelope(self, lane, payload=b"", source=A, target=SERVER, total=None, flags=FIRST, generation=0):
         self.number += 1
@@ -81,16 +83,14 @@ class Raw:
 
     def refusal(self):
         """What the host says in the end."""
-        for message in self.call:
-            envelope = Envelope.parse(message)
+        while (envelope := self.take()) is not None:
             if envelope.lane == Lane.REFUSED:
                 return bytes(envelope.payload).decode()
         raise AssertionError("the host did not refuse")
 
     def close(self):
-        self._leaving.put(None)
-        self.call.cancel()
-        self._channel.close()
+        self.line.cancel()
+        self.line.finish()
 
 
 @pytest.fixture
@@ -160,8 +160,8 @@ def test_who_floods_is_dropped(host, honest, raw, target, generation):
 
 def test_who_says_no_hello_is_cut_off(keys, host):
     raw = Raw(keys["hospital-a"], host.address)
-    with pytest.raises(grpc.RpcError):
-        next(raw.call)
+    with suppress(LineBroken):
+        assert raw.take() is None
     raw.close()
     assert "said no hello within 0.5 s" in host.incidents[0][1]
 
@@ -175,7 +175,7 @@ def test_who_begins_with_something_else_is_refused(keys, host):
     ):
         raw = Raw(keys["hospital-a"], host.address)
         raw.send(message)
-        assert Envelope.parse(next(raw.call)).lane == Lane.REFUSED
+        assert raw.take().lane == Lane.REFUSED
         raw.close()
     assert [who for who, _ in host.incidents][1:] != []
     assert host.hub.present == frozenset()
@@ -243,7 +243,7 @@ def test_plaintext_and_no_certificate_get_nothing(keys, host, honest):
         assert b"server" not in plain.recv(1000)
     bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
-    bare.set_alpn_protocols(["h2"])
+    bare.set_alpn_protocols(["h2", "cutlayer/1"])
     with (
         socket.create_connection(("127.0.0.1", host.port)) as connection,
         pytest.raises((ssl.SSLError, ConnectionError)),
@@ -252,10 +252,6 @@ def test_plaintext_and_no_certificate_get_nothing(keys, host, honest):
         stream.settimeout(5)
         if not stream.recv(1000):
             raise ConnectionError
-    channel = grpc.insecure_channel(host.address)
-    with pytest.raises(grpc.RpcError):
-        next(channel.stream_stream(METHOD)(iter([greeting(Lane.HELLO, 0, bytes(32))])))
-    channel.close()
     assert host.hub.present == {"hospital-b"}
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
-from typing import Any
-
-import grpc
+from collections.abc import Callable, Sequence
 
 from cutlayer.errors import CutlayerError, IdentityError, TransportError, nearest
 from cutlayer.keys.credentials import Credentials
-from cutlayer.transports.network.channel import METHOD, client_channel, explain
+from cutlayer.transports.network.carriers import carrier_of
+from cutlayer.transports.network.carriers.meanings import Cause
 from cutlayer.transports.network.end import NetworkTransport
 from cutlayer.transports.network.envelopes import CONTROL_LIMIT, Envelope, Lane, Violation, greeting
+from cutlayer.transports.network.lines import Line, LineBroken, nothing
 from cutlayer.transports.network.link import Link, Ready, Stream
 from cutlayer.transports.network.settings import NetworkSettings
 
@@ -73,9 +70,9 @@ class Dial:
             credentials.party, self._names, lambda _: self._link, self._say_closed, self._settings
         )
         self._stopped = threading.Event()
-        self._call: Any = None
-        self._call_began = 0.0
-        self._open = False
+        self._carrier = carrier_of(self._settings)
+        self._line: Line | None = None
+        self._gave_up = self._open = False
         self._told: set[str] = set()
         self._threads = [
             threading.Thread(target=work, name=f"cutlayer-dial-{credentials.party}", daemon=True)
@@ -117,9 +114,9 @@ class Dial:
         while self._link.stream is not None and not self._link.idle and time.monotonic() < until:
             time.sleep(0.01)
         self._stopped.set()
-        call = self._call
-        if call is not None:
-            call.cancel()
+        line = self._line
+        if line is not None:
+            line.cancel()
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join()
@@ -133,9 +130,9 @@ class Dial:
         while not self._stopped.is_set():
             try:
                 self._visit()
-                self._tell(False, f"the host {self._host!r} ended the stream")
-            except grpc.RpcError as error:
-                self._tell(False, explain(error, self._address, self._host, self._open))
+                self._tell(False, self._why_ended())
+            except LineBroken as error:
+                self._tell(False, self._why_ended() if self._gave_up else self._why_broken(error))
             except IdentityError as error:
                 self.transport.interrupt(error)
                 self._tell(False, str(error))
@@ -146,37 +143,47 @@ class Dial:
                 self._tell(False, f"the stream broke: {error!r}")
             self._stopped.wait(self._settings.pause_s)
 
+    def _why_ended(self) -> str:
+        """Return in words why no more came, though the line did not break."""
+        if self._gave_up:
+            return (Cause.GIVEN_UP if self._open else Cause.SILENT).words(self._address, self._host)
+        if not self._open:
+            return Cause.REFUSED.words(self._address, self._host)
+        return f"the host {self._host!r} ended the stream"
+
+    def _why_broken(self, error: LineBroken) -> str:
+        """Return in words why the line broke; once it was open, certificates are not the reason."""
+        if not self._open:
+            return str(error)
+        return f"{Cause.BROKE.words(self._address, self._host)} ({error.__cause__ or error})"
+
     def _visit(self) -> None:
         """Open a stream and read from it until it ends."""
-        opened: SimpleQueue[Stream | None] = SimpleQueue()
-        hello = greeting(Lane.HELLO, self._link.received, self._incarnation + self._hub + self._hello())
+        self._gave_up = False
+        line = self._carrier.dial(self._credentials, self._address, self._host, self._settings)
         stream: Stream | None = None
-        channel = client_channel(self._credentials, self._address, self._host, self._settings)
         try:
-            call = channel.stream_stream(METHOD)(self._requests(hello, opened))
-            self._call, self._call_began = call, time.monotonic()
+            self._line = line
             if self._stopped.is_set():
-                call.cancel()
-            stream = self._welcomed(Envelope.parse(next(call)))
-            opened.put(stream)
+                return
+            hello = greeting(Lane.HELLO, self._link.received, self._incarnation + self._hub + self._hello())
+            line.put(lambda: (hello, b""))
+            line.flush()
+            answer = line.take(_memory, nothing)
+            if answer is None:
+                return
+            stream = self._welcomed(answer, line)
+            line.flush()
             self._tell(True, "")
-            self._link.read(stream, call, self._deliver)
-        except StopIteration:
-            return
+            self._link.read(stream, self._room, self._deliver)
         finally:
-            self._call = None
-            opened.put(None)
+            self._line = None
             if stream is not None:
                 self._link.detach(stream)
-            channel.close()
+            line.cancel()
+            line.finish()
 
-    def _requests(self, hello: bytes, opened: SimpleQueue[Stream | None]) -> Iterator[bytes]:
-        yield hello
-        stream = opened.get()
-        if stream is not None:
-            yield from self._link.outgoing(stream)
-
-    def _welcomed(self, envelope: Envelope) -> Stream:
+    def _welcomed(self, envelope: Envelope, line: Line) -> Stream:
         self._check_refused(envelope)
         if envelope.lane != Lane.WELCOME or len(envelope.payload) < 16:
             raise Violation("the host did not answer the hello", party=self.transport.party)
@@ -188,7 +195,7 @@ class Dial:
                 self.transport.forget(name)
         self._hub = hub
         self._on_welcome(answer, new)
-        return self._link.attach(envelope.ack)
+        return self._link.attach(envelope.ack, line)
 
     def _check_refused(self, envelope: Envelope) -> None:
         if envelope.lane == Lane.REFUSED:
@@ -197,10 +204,16 @@ class Dial:
                 party=self.transport.party,
             )
 
-    def _deliver(self, envelope: Envelope) -> Ready | None:
+    def _source_of(self, envelope: Envelope) -> str:
         if envelope.source >= len(self._names) or envelope.source == self._place:
             raise Violation("an envelope of an unknown party came", got=f"place {envelope.source}")
-        source = self._names[envelope.source]
+        return self._names[envelope.source]
+
+    def _room(self, envelope: Envelope, size: int) -> memoryview:
+        return self.transport.room(self._source_of(envelope), envelope, size)
+
+    def _deliver(self, envelope: Envelope) -> Ready | None:
+        source = self._source_of(envelope)
         if envelope.lane == Lane.DATA:
             return self.transport.deliver(source, envelope)
         if envelope.lane == Lane.CONTROL:
@@ -216,15 +229,12 @@ class Dial:
         """Give up streams on which nothing comes."""
         silence_s = self._settings.silence_s
         while not self._stopped.wait(min(0.25, silence_s / 4)):
-            call, stream = self._call, self._link.stream
-            if call is None:
-                continue
-            heard = max(self._call_began, stream.heard if stream is not None else 0.0)
-            if time.monotonic() - heard > self._link.patience_s:
+            line, stream = self._line, self._link.stream
+            if line is not None and time.monotonic() - line.heard > self._link.patience_s:
                 if stream is not None:
                     self._link.gave_up(stream)
-                with contextlib.suppress(Exception):
-                    call.cancel()
+                self._gave_up = True
+                line.cancel()
 
     def _tell(self, connected: bool, why: str) -> None:
         """Tell the state, and each reason why there is no stream only once until there is one."""
@@ -236,3 +246,7 @@ class Dial:
         else:
             self._told.add(why)
         self._on_state(connected, why)
+
+
+def _memory(envelope: Envelope, size: int) -> memoryview:
+    return memoryview(bytearray(size))

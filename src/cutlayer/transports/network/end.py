@@ -24,6 +24,15 @@ __all__ = ["NetworkTransport"]
 _Inbox = SimpleQueue["memoryview | None"]  # None: look again, something has changed
 
 
+class _Partial:
+    """A frame under way."""
+
+    __slots__ = ("generation", "memory", "placed")
+
+    def __init__(self, generation: int, memory: memoryview) -> None:
+        self.generation, self.memory, self.placed = generation, memory, 0
+
+
 class NetworkTransport:
     """One party's end, a `cutlayer.transports.Transport`; made by `Hub` and `Dial`.
 
@@ -53,7 +62,7 @@ class NetworkTransport:
         self._inboxes: dict[str, _Inbox] = {name: SimpleQueue() for name in self._others}
         self._retired: dict[str, _Inbox] = {}
         self._chunks = Chunks(settings.max_frame_bytes)
-        self._partial: dict[str, tuple[int, memoryview, int]] = {}  # generation, memory, bytes placed
+        self._partial: dict[str, _Partial] = {}
         self._later: list[tuple[str, int, memoryview]] = []
         self._later_ends: dict[str, int] = {}
         self._generation = 0
@@ -126,8 +135,23 @@ class NetworkTransport:
 
     # --- what the network calls ------------------------------------------------------------------
 
+    def room(self, source: str, envelope: Envelope, size: int) -> memoryview:
+        """Return where the bytes of a chunk from ``source`` go; `deliver` is told when they are there.
+
+        Raises:
+            Violation: If it does not fit to the chunks before.
+        """
+        with self._lock:
+            if envelope.generation < self._generation or self._closed:
+                return aligned_buffer(size)
+            start = self._chunks.where(source, envelope, size)
+            if start == 0:
+                self._drop_partial(source)
+                self._partial[source] = _Partial(envelope.generation, aligned_buffer(envelope.total))
+            return self._partial[source].memory[start : start + size]
+
     def deliver(self, source: str, envelope: Envelope) -> Ready | None:
-        """Take a chunk of a frame from ``source``.
+        """Take a chunk of a frame from ``source``, for which there was `room`.
 
         Returns:
             The inbox and the frame to be put there, if it is complete.
@@ -140,23 +164,16 @@ class NetworkTransport:
             if envelope.generation < self._generation or self._closed:
                 self._link_to(source).consume(size, int(envelope.flags))
                 return None
-            start = self._chunks.place(source, envelope)
-            if start == 0:
-                if source in self._partial:
-                    self._drop_partial(source)
-                memory = aligned_buffer(envelope.total)
-            else:
-                memory = self._partial[source][1]
-            memory[start : start + size] = envelope.payload
-            if start + size < envelope.total:
-                self._partial[source] = (envelope.generation, memory, start + size)
+            self._chunks.place(source, envelope)
+            one = self._partial[source]
+            one.placed += size
+            if one.placed < envelope.total:
                 return None
-            if start:
-                del self._partial[source]
+            del self._partial[source]
             if envelope.generation > self._generation:
-                self._later.append((source, envelope.generation, memory))
+                self._later.append((source, envelope.generation, one.memory))
                 return None
-            return self._inboxes[source], memory
+            return self._inboxes[source], one.memory
 
     def end_of(self, source: str, generation: int) -> None:
         """Note that ``source`` has closed its end."""
@@ -179,7 +196,7 @@ class NetworkTransport:
             self._generation, self._error = generation, None
             self._ended.clear()
             self._chunks.forget(generation)
-            for source in [name for name, one in self._partial.items() if one[0] < generation]:
+            for source in [name for name, one in self._partial.items() if one.generation < generation]:
                 self._drop_partial(source)
             later, self._later = self._later, []
             for source, one, frame in later:
@@ -212,8 +229,8 @@ class NetworkTransport:
 
     def _drop_partial(self, source: str) -> None:
         partial = self._partial.pop(source, None)
-        if partial is not None:
-            self._link_to(source).consume(partial[2], 1)
+        if partial is not None and partial.placed:
+            self._link_to(source).consume(partial.placed, 1)
 
     def _drain(self, source: str, inbox: _Inbox) -> None:
         with contextlib.suppress(Empty):

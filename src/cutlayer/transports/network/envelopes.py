@@ -39,6 +39,7 @@ CHUNK = 1 << 20
 """Bytes of a frame that travel in one envelope."""
 CONTROL_LIMIT = 4 << 20
 """Bytes that a hello, its answer or a control message may have."""
+_NO_BYTES = memoryview(b"")
 FIRST = 1
 """The flag of a frame's first chunk."""
 
@@ -75,8 +76,31 @@ class Envelope(NamedTuple):
     payload: memoryview
 
     @classmethod
+    def read(cls, header: bytes | memoryview, size: int) -> Envelope:
+        """Read the header of an envelope with a payload of ``size`` bytes, which is still to come.
+
+        Raises:
+            Violation: If it is of another version or longer than its lane allows.
+        """
+        fields = HEADER.unpack_from(header)
+        if fields[0] != VERSION:
+            raise Violation(
+                "another version of the transport is spoken",
+                got=f"version {fields[0]}",
+                expected=f"version {VERSION}",
+                todo="install the same version of cutlayer everywhere",
+            )
+        envelope = cls._make((*fields[1:], _NO_BYTES))
+        if size > CHUNK and (envelope.lane == Lane.DATA or size > CONTROL_LIMIT):
+            limit = CHUNK if envelope.lane == Lane.DATA else CONTROL_LIMIT
+            raise Violation("an envelope is too long", got=f"{size} bytes", expected=f"at most {limit}")
+        if envelope.total > CHUNK and envelope.lane == Lane.VOID:
+            raise Violation("an envelope stands for more bytes than one can hold", got=f"{envelope.total}")
+        return envelope
+
+    @classmethod
     def parse(cls, message: bytes) -> Envelope:
-        """Read the header of ``message``.
+        """Read a whole envelope.
 
         Raises:
             Violation: If it is too short, of another version or longer than its lane allows.
@@ -86,21 +110,7 @@ class Envelope(NamedTuple):
             raise Violation(
                 "an envelope is too short", got=f"{len(message)} bytes", expected=f"at least {HEADER.size}"
             )
-        fields = HEADER.unpack_from(message)
-        if fields[0] != VERSION:
-            raise Violation(
-                "another version of the transport is spoken",
-                got=f"version {fields[0]}",
-                expected=f"version {VERSION}",
-                todo="install the same version of cutlayer everywhere",
-            )
-        envelope = cls._make((*fields[1:], memoryview(message)[HEADER.size :]))
-        if size > CHUNK and (envelope.lane == Lane.DATA or size > CONTROL_LIMIT):
-            limit = CHUNK if envelope.lane == Lane.DATA else CONTROL_LIMIT
-            raise Violation("an envelope is too long", got=f"{size} bytes", expected=f"at most {limit}")
-        if envelope.total > CHUNK and envelope.lane == Lane.VOID:
-            raise Violation("an envelope stands for more bytes than one can hold", got=f"{envelope.total}")
-        return envelope
+        return cls.read(message, size)._replace(payload=memoryview(message)[HEADER.size :])
 
 
 def greeting(lane: Lane, ack: int, payload: bytes) -> bytes:
@@ -115,13 +125,13 @@ class Chunks:
         self._limit = max_frame_bytes
         self._under_way: dict[Hashable, tuple[int, int, int]] = {}  # generation, total, bytes placed
 
-    def place(self, key: Hashable, envelope: Envelope) -> int:
-        """Return where the chunk begins in its frame.
+    def where(self, key: Hashable, envelope: Envelope, size: int) -> int:
+        """Return where a chunk of ``size`` bytes begins in its frame.
 
         Raises:
             Violation: If it does not continue the frame of ``key`` that is under way, or is not full.
         """
-        total, size, generation = envelope.total, len(envelope.payload), envelope.generation
+        total, generation = envelope.total, envelope.generation
         known = self._under_way.get(key)
         if envelope.flags & FIRST:
             if known is not None and known[0] >= generation:
@@ -141,8 +151,18 @@ class Chunks:
             raise Violation(
                 "a chunk is not full", got=f"{size} bytes", expected=f"{min(CHUNK, total - placed)}"
             )
+        return placed
+
+    def place(self, key: Hashable, envelope: Envelope) -> int:
+        """Note that a chunk came; return where it begins in its frame.
+
+        Raises:
+            Violation: As from `where`.
+        """
+        total, size = envelope.total, len(envelope.payload)
+        placed = self.where(key, envelope, size)
         if placed + size < total:
-            self._under_way[key] = (generation, total, placed + size)
+            self._under_way[key] = (envelope.generation, total, placed + size)
         else:
             self._under_way.pop(key, None)
         return placed

@@ -10,6 +10,7 @@ from typing import Any
 
 from cutlayer.errors import IdentityError
 from cutlayer.transports.network.envelopes import Chunks
+from cutlayer.transports.network.lines import Line
 from cutlayer.transports.network.link import Link, Stream
 from cutlayer.transports.network.settings import NetworkSettings
 
@@ -92,11 +93,6 @@ class Guest:
         if self.incarnation is not None:
             self._leave_behind(self.incarnation, self._reason)
 
-    def pardon(self) -> None:
-        """Let the party in again, with a new process or the old one."""
-        self._gone.clear()
-        self._reason, self._until, self._drops = "", 0.0, 0
-
     def refusal(self, incarnation: bytes | None = None) -> str:
         """Return why the party, or a process of it, may not be here now; empty if it may."""
         left = self._until - time.monotonic()
@@ -116,19 +112,23 @@ class Guest:
 
 
 class Visit:
-    """One stream that is open."""
+    """One line that is open."""
 
-    def __init__(self, context: Any) -> None:
-        self.context = context
+    def __init__(self, line: Line) -> None:
+        self.line = line
         self.began = self.checked = time.monotonic()
         self.party = ""
         self.guest: Guest | None = None
         self.stream: Stream | None = None
 
+    def say(self, words: bytes) -> None:
+        """Send a greeting or a refusal."""
+        self.line.put(lambda: (words, b""))
+        self.line.flush()
+
     @property
     def certificate(self) -> bytes:
         """The certificate that the other side has shown, in PEM."""
-        shown = self.context.auth_context().get("x509_pem_cert")
-        if not shown:
+        if not self.line.certificate:
             raise IdentityError("no certificate was shown")
-        return bytes(shown[0])
+        return self.line.certificate

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-import grpc
+from collections.abc import Callable, Sequence
 
 from cutlayer.errors import CutlayerError, IdentityError, TransportError, nearest
 from cutlayer.keys.credentials import Credentials
-from cutlayer.transports.network.channel import METHOD, ThreadEach, server_options
+from cutlayer.transports.base import aligned_buffer
+from cutlayer.transports.network.carriers import carrier_of
 from cutlayer.transports.network.end import NetworkTransport
 from cutlayer.transports.network.envelopes import (
     CONTROL_LIMIT,
@@ -23,7 +21,8 @@ from cutlayer.transports.network.envelopes import (
     greeting,
 )
 from cutlayer.transports.network.guests import Guest, Visit
-from cutlayer.transports.network.link import Ready
+from cutlayer.transports.network.lines import Line, LineBroken, Listener, nothing
+from cutlayer.transports.network.link import Ready, Stream
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Hub"]
@@ -90,7 +89,7 @@ class Hub:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="cutlayer-hub", daemon=True)
-        self._server: Any = None
+        self._listener: Listener | None = None
 
     # --- what the host calls ---------------------------------------------------------------------
 
@@ -100,24 +99,16 @@ class Hub:
         Raises:
             TransportError: If the address cannot be listened at.
         """
-        streams = 2 * len(self._names) + 16
-        self._server = grpc.server(
-            ThreadEach(1), options=server_options(self._settings), maximum_concurrent_rpcs=streams
+        self._listener = carrier_of(self._settings).listen(
+            self._credentials,
+            self._address,
+            self._settings,
+            most=2 * len(self._names) + 16,
+            serve=self._serve,
+            on_incident=self._on_incident,
         )
-        self._server.add_generic_rpc_handlers((_Handler(self._serve),))
-        own = self._credentials
-        secure = grpc.ssl_server_credentials([(own.key, own.certificate)], own.authority, True)
-        try:
-            port = int(self._server.add_secure_port(self._address, secure))
-        except RuntimeError as error:
-            raise TransportError(
-                f"cannot listen at {self._address}",
-                party=self.party,
-                todo="choose a port that is free and an address of this machine",
-            ) from error
-        self._server.start()
         self._watcher.start()
-        return port
+        return self._listener.port
 
     @property
     def present(self) -> frozenset[str]:
@@ -165,10 +156,6 @@ class Hub:
         if stream is not None:
             stream.end(_refused(guest.refusal()))
 
-    def readmit(self, party: str) -> None:
-        """Let ``party`` in again at once."""
-        self._guest(party).pardon()
-
     def close(self, grace_s: float = 2.0) -> None:
         """Send what is left, for at most ``grace_s``, then end all streams. Closing twice does nothing."""
         self.transport.close()
@@ -176,41 +163,32 @@ class Hub:
         links = [guest.link for guest in self._guests.values()]
         while time.monotonic() < until and any(link.stream and not link.idle for link in links):
             time.sleep(0.01)
-        if self._server is None or self._stopped.is_set():
+        if self._listener is None or self._stopped.is_set():
             return
         self._stopped.set()
-        stopping = self._server.stop(1.0)
         for link in links:
             if link.stream is not None:
                 link.stream.end()
-        stopping.wait()
+        self._listener.stop()
         self._watcher.join()
 
     # --- streams ---------------------------------------------------------------------------------
 
-    def _serve(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        """Serve one stream: what is yielded goes to the party."""
-        visit = Visit(context)
+    def _serve(self, line: Line) -> None:
+        """Serve one line until it is over."""
+        visit = Visit(line)
         with self._lock:
             self._visits.add(visit)
-        context.add_callback(lambda: self._left(visit))
         try:
-            welcome = self._welcome(visit, requests)
-            yield welcome
-            if visit.guest is None or visit.stream is None:
-                return
-            threading.Thread(
-                target=self._read, args=(visit, requests), name="cutlayer-read", daemon=True
-            ).start()
-            yield from visit.guest.link.outgoing(visit.stream)
-        except (grpc.RpcError, StopIteration):
-            return
+            self._welcome(visit)
+            if visit.guest is not None and visit.stream is not None:
+                self._read(visit.guest, visit.stream)
         finally:
             self._left(visit)
 
-    def _welcome(self, visit: Visit, requests: Iterator[bytes]) -> bytes:
-        """Return the answer to the hello; the visit has a stream if the party may come in."""
-        who = str(visit.context.peer())
+    def _welcome(self, visit: Visit) -> None:
+        """Answer the hello; the visit has a stream if the party may come in."""
+        who = visit.line.peer
         try:
             who = visit.party = self._credentials.verify(visit.certificate)
             guest = self._guests.get(who)
@@ -219,49 +197,55 @@ class Hub:
             with self._lock:
                 if sum(other.party == who for other in self._visits) > _STREAMS_EACH:
                     raise Violation("it opens too many streams", expected=f"at most {_STREAMS_EACH}")
-            hello = Envelope.parse(next(requests, b""))
+            hello = visit.line.take(_memory, nothing)
+            if hello is None:
+                return
             if hello.lane != Lane.HELLO or len(hello.payload) < 32:
                 raise Violation("the stream did not begin with a hello")
-            return self._enter(visit, guest, hello)
+            self._enter(visit, guest, hello)
+        except LineBroken:
+            return
         except CutlayerError as error:
             self._on_incident(who, str(error))
-            return _refused(str(error))
+            visit.say(_refused(str(error)))
 
-    def _enter(self, visit: Visit, guest: Guest, hello: Envelope) -> bytes:
+    def _enter(self, visit: Visit, guest: Guest, hello: Envelope) -> None:
         incarnation, words = bytes(hello.payload[:16]), bytes(hello.payload[32:])
         refusal = guest.refusal(incarnation)
         if refusal:
-            return _refused(refusal)
+            return visit.say(_refused(refusal))
         try:
             answer = self._admit(guest.name, words)
         except CutlayerError as error:
-            return _refused(str(error))
+            return visit.say(_refused(str(error)))
         with guest.lock:
             began = guest.incarnation is not None
             new = guest.enter(incarnation)
             if new and began:
                 self.transport.forget(guest.name)
-            visit.stream = guest.link.attach(0 if new else hello.ack)
+            welcome = greeting(Lane.WELCOME, guest.link.received, self._incarnation + answer)
+            visit.line.put(lambda: (welcome, b""))
+            visit.stream = guest.link.attach(0 if new else hello.ack, visit.line)
             visit.guest = guest
             self._on_presence(guest.name, incarnation, True)
-        return greeting(Lane.WELCOME, guest.link.received, self._incarnation + answer)
+        visit.line.flush()
+        return None
 
-    def _read(self, visit: Visit, requests: Iterator[bytes]) -> None:
-        guest, stream = visit.guest, visit.stream
-        if guest is None or stream is None:
-            return
-
+    def _read(self, guest: Guest, stream: Stream) -> None:
         try:
-            guest.link.read(stream, requests, lambda envelope: self._deliver(guest, envelope))
-        except _Dropped:
+            guest.link.read(
+                stream,
+                lambda envelope, size: self._room(guest, envelope, size),
+                lambda envelope: self._deliver(guest, envelope),
+            )
+        except (_Dropped, LineBroken):
             pass
         except CutlayerError as error:
             self._on_incident(guest.name, str(error))
             self.drop(guest.name, str(error))
         except Exception as error:
-            if not isinstance(error, grpc.RpcError) and visit.context.is_active():
-                self._on_incident(guest.name, f"its stream broke: {error!r}")
-                self.drop(guest.name, "its stream broke")
+            self._on_incident(guest.name, f"its stream broke: {error!r}")
+            self.drop(guest.name, "its stream broke")
         finally:
             stream.end()
 
@@ -277,12 +261,25 @@ class Hub:
 
     # --- envelopes -------------------------------------------------------------------------------
 
-    def _deliver(self, guest: Guest, envelope: Envelope) -> Ready | None:
+    def _check(self, guest: Guest, envelope: Envelope) -> None:
         refusal = guest.refusal()
         if refusal:
             raise _Dropped(refusal)
         if envelope.source != guest.place:
             raise Violation("it sent in another party's name", got=f"place {envelope.source}")
+
+    def _room(self, guest: Guest, envelope: Envelope, size: int) -> memoryview:
+        """Return where a chunk goes that ``guest`` begins to send, if it may."""
+        self._check(guest, envelope)
+        if envelope.target == self._place:
+            return self.transport.room(guest.name, envelope, size)
+        self._addressee(guest, envelope)
+        if envelope.generation >= self._generation:
+            guest.chunks.where(envelope.target, envelope, size)
+        return aligned_buffer(size)
+
+    def _deliver(self, guest: Guest, envelope: Envelope) -> Ready | None:
+        self._check(guest, envelope)
         if envelope.lane == Lane.DATA:
             return self._pass_on(guest, envelope)
         if envelope.lane == Lane.CONTROL:
@@ -304,11 +301,7 @@ class Hub:
     def _pass_on(self, guest: Guest, envelope: Envelope) -> Ready | None:
         if envelope.target == self._place:
             return self.transport.deliver(guest.name, envelope)
-        if envelope.target >= len(self._names) or envelope.target == guest.place:
-            raise Violation("a frame for nobody came", got=f"place {envelope.target}")
-        target = self._guests[self._names[envelope.target]]
-        if not self._allowed(guest.name, target.name):
-            raise Violation(f"it may not send frames to {target.name!r} in this study")
+        target = self._addressee(guest, envelope)
         size = len(envelope.payload)
         if envelope.generation < self._generation:
             guest.link.consume(size, envelope.flags & FIRST)
@@ -316,6 +309,15 @@ class Hub:
         start = guest.chunks.place(envelope.target, envelope)
         target.link.relay(envelope, start + size == envelope.total, guest.link)
         return None
+
+    def _addressee(self, guest: Guest, envelope: Envelope) -> Guest:
+        """Return for whom a frame is that ``guest`` sends to somebody else than the host, if it may."""
+        if envelope.target >= len(self._names) or envelope.target == guest.place:
+            raise Violation("a frame for nobody came", got=f"place {envelope.target}")
+        target = self._guests[self._names[envelope.target]]
+        if not self._allowed(guest.name, target.name):
+            raise Violation(f"it may not send frames to {target.name!r} in this study")
+        return target
 
     def _say_closed(self) -> None:
         for guest in self._guests.values():
@@ -336,14 +338,14 @@ class Hub:
         settings = self._settings
         if visit.stream is None or visit.guest is None:
             if now - visit.began > settings.hello_s:
-                self._on_incident(str(visit.context.peer()), f"said no hello within {settings.hello_s:g} s")
-                visit.context.cancel()
+                self._on_incident(visit.line.peer, f"said no hello within {settings.hello_s:g} s")
+                visit.line.cancel()
             return
         link, silent_s = visit.guest.link, now - visit.stream.heard
         if silent_s > link.patience_s or (visit.stream.ended and now > visit.stream.ended + 2):
             if not visit.stream.ended:
                 link.gave_up(visit.stream)
-            visit.context.cancel()
+            visit.line.cancel()
             self._left(visit)
         elif now - visit.checked > settings.recheck_s:
             visit.checked = now
@@ -369,12 +371,5 @@ def _refused(why: str) -> bytes:
     return greeting(Lane.REFUSED, 0, why[:_LONGEST_REFUSAL].encode(errors="replace"))
 
 
-class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The hub's only method: bytes in, bytes out."""
-
-    def __init__(self, serve: Callable[[Iterator[bytes], Any], Iterator[bytes]]) -> None:
-        self._method = grpc.stream_stream_rpc_method_handler(serve)
-
-    def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of the one method; nothing else is served."""
-        return self._method if handler_call_details.method == METHOD else None
+def _memory(envelope: Envelope, size: int) -> memoryview:
+    return memoryview(bytearray(size))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from queue import Empty, SimpleQueue
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from cutlayer.transports.network.envelopes import CHUNK, FIRST, HEADER, VERSION, Envelope, Lane, Violation
+from cutlayer.transports.network.lines import Line, Room
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Link", "Ready", "Stream"]
@@ -46,22 +48,29 @@ _ACK = _Item(Lane.ACK, 0, 0, 0, 0, 0)
 
 
 class Stream:
-    """One stream that a link is attached to: what shall leave through it, and when it was last heard."""
+    """A line that a link goes through: what became of it."""
 
-    def __init__(self) -> None:
-        self.queue: SimpleQueue[_Item | None] = SimpleQueue()
-        self.heard = time.monotonic()
+    def __init__(self, line: Line) -> None:
+        self.line = line
         self.brought = False
         """Whether anything new came through it."""
-        self.last_words = b""
         self.ended = 0.0
         """When it was given up; 0 while it is in use."""
 
+    @property
+    def heard(self) -> float:
+        """When something came last."""
+        return self.line.heard
+
     def end(self, last_words: bytes = b"") -> None:
-        """Let whoever writes to the stream stop, after these bytes."""
-        self.last_words = self.last_words or last_words
-        self.ended = self.ended or time.monotonic()
-        self.queue.put(None)
+        """Let nothing more leave after these bytes."""
+        if self.ended:
+            return
+        self.ended = time.monotonic()
+        if last_words:
+            self.line.put(lambda: (last_words, b""))
+        self.line.put(None)
+        self.line.flush()
 
 
 class Link:
@@ -129,8 +138,8 @@ class Link:
                 stream.brought = True
                 self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE * self._settings.silence_s)
 
-    def attach(self, peer_received: int) -> Stream:
-        """Go on through a new stream, with what the other side has not received yet.
+    def attach(self, peer_received: int, line: Line) -> Stream:
+        """Go on through a new line, with what the other side has not received yet, once it is flushed.
 
         Raises:
             Violation: If the other side says that it has more than was sent.
@@ -138,10 +147,11 @@ class Link:
         with self._lock:
             self._acknowledge(peer_received)
             self._end_stream()
-            self._stream = Stream()
+            stream = self._stream = Stream(line)
             for item in self._unacked:
-                self._stream.queue.put(item)
-            return self._stream
+                line.put(partial(self._packed, item))
+        line.keep_alive(self._beat, self._settings.beat_s)
+        return stream
 
     def detach(self, stream: Stream) -> bool:
         """Let go of ``stream``; return whether it was still the one in use."""
@@ -164,8 +174,14 @@ class Link:
 
     def _end_stream(self) -> None:
         if self._stream is not None:
-            self._stream.end()
+            self._stream.line.cancel()
             self._stream = None
+
+    def _flush(self) -> None:
+        """Let what was put leave; never while the lock is held, since encrypting takes time."""
+        stream = self._stream
+        if stream is not None:
+            stream.line.flush()
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -191,6 +207,7 @@ class Link:
                 chunk = frame[start : start + CHUNK] if total > CHUNK else frame
                 flags = FIRST if start == 0 else 0
                 self._put_data(source, target, generation, flags, total, chunk, None, start + CHUNK >= total)
+        self._flush()
 
     def relay(self, envelope: Envelope, last: bool, origin: Link) -> None:
         """Pass on a chunk that came through ``origin``, which learns when it has been consumed."""
@@ -205,6 +222,7 @@ class Link:
                 origin,
                 last,
             )
+        self._flush()
 
     def post(self, lane: Lane, source: int, target: int, generation: int, payload: bytes = b"") -> None:
         """Send a small envelope that does not wait for room."""
@@ -212,6 +230,7 @@ class Link:
             item = _Item(lane, 0, source, target, generation, len(payload))
             item.payload = payload
             self._put(item)
+        self._flush()
 
     def begin(self, generation: int) -> None:
         """Drop the bytes of older generations that the other side has not confirmed yet."""
@@ -254,23 +273,12 @@ class Link:
         item.sequence = self._sent
         self._unacked.append(item)
         if self._stream is not None:
-            self._stream.queue.put(item)
+            self._stream.line.put(partial(self._packed, item))
 
-    def outgoing(self, stream: Stream) -> Iterator[bytes]:
-        """Yield what is to leave through ``stream``, and a sign of life when there is nothing else."""
-        get, beat_s = stream.queue.get, self._settings.beat_s
-        while True:
-            try:
-                item = get(timeout=beat_s)
-            except Empty:
-                item = _ACK
-            if item is None:
-                if stream.last_words:
-                    yield stream.last_words
-                return
-            yield self._packed(item)
+    def _beat(self) -> tuple[bytes, memoryview | bytes]:
+        return self._packed(_ACK)
 
-    def _packed(self, item: _Item) -> bytes:
+    def _packed(self, item: _Item) -> tuple[bytes, memoryview | bytes]:
         payload, lane, total = item.payload, item.lane, item.total
         if payload is None:
             payload, lane, total = b"", Lane.VOID, item.size
@@ -288,35 +296,49 @@ class Link:
             consumed,
             total,
         )
-        return b"".join((header, payload))
+        return header, payload
 
     # --- receiving -------------------------------------------------------------------------------
 
-    def read(
-        self, stream: Stream, messages: Iterable[bytes], deliver: Callable[[Envelope], Ready | None]
-    ) -> None:
-        """Take envelopes until ``messages`` end or ``stream`` is replaced by a newer one.
+    def read(self, stream: Stream, room: Room, deliver: Callable[[Envelope], Ready | None]) -> None:
+        """Take envelopes until the line of ``stream`` ends or is replaced by a newer one.
 
         Args:
             stream: The stream that they come through.
-            messages: The envelopes, as they come.
+            room: Asked where the bytes of a frame go that is new, before they are there.
             deliver: Told each envelope that is new, in order. It may return what shall be put where:
                 that is done last, since whoever it wakes cannot go on before this thread waits again.
 
         Raises:
             Violation: If an envelope does not follow the one before, or breaks a limit.
+            LineBroken: If the line ended without a word.
         """
-        for message in messages:
-            envelope = Envelope.parse(message)
-            with self._delivery:
-                if stream is not self._stream:
-                    return
-                stream.heard = time.monotonic()
-                if self._accept(envelope):
-                    stream.brought = True
-                    ready = deliver(envelope)
-                    if ready is not None:
-                        ready[0].put(ready[1])
+        ready: list[Ready] = []
+
+        def settle() -> None:
+            if ready:
+                inbox, frame = ready.pop()
+                inbox.put(frame)
+
+        def where(envelope: Envelope, size: int) -> memoryview:
+            if envelope.lane == Lane.DATA and envelope.sequence == self._received + 1:
+                return room(envelope, size)
+            return memoryview(bytearray(size))
+
+        take = stream.line.take
+        try:
+            while (envelope := take(where, settle)) is not None:
+                with self._delivery:
+                    if stream is not self._stream:
+                        return
+                    if self._accept(envelope):
+                        stream.brought = True
+                        done = deliver(envelope)
+                        if done is not None:
+                            ready.append(done)
+                self._flush()
+        finally:
+            settle()
 
     def _accept(self, envelope: Envelope) -> bool:
         """Note what ``envelope`` says about the link; return whether it is to be delivered."""
@@ -372,13 +394,16 @@ class Link:
         with self._lock:
             self._consumed = min(self._consumed + size, self._received_bytes)
             self._consumed_frames = min(self._consumed_frames + frames, self._received_frames)
-            if self._consumed - self._told_consumed >= self._ack_bytes:
+            told = self._consumed - self._told_consumed >= self._ack_bytes
+            if told:
                 self._tell()
+        if told:
+            self._flush()
 
     def _tell(self) -> None:
         if self._stream is not None:
             self._told, self._told_consumed, self._since_told = self._received, self._consumed, 0
-            self._stream.queue.put(_ACK)
+            self._stream.line.put(self._beat)
 
     def _acknowledge(self, received: int) -> None:
         if received > self._sent:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from cutlayer.errors import StudyError
+from cutlayer.errors import StudyError, nearest
 
-__all__ = ["NetworkSettings"]
+__all__ = ["CARRIERS", "NetworkSettings"]
+
+CARRIERS = ("tls", "grpc")
+"""How connections are made: see `cutlayer.transports.network.carriers`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +17,7 @@ class NetworkSettings:
     """Limits and times; the same at all parties of a study.
 
     Attributes:
+        carrier: How connections are made: ``"tls"``, mutual TLS by itself, or ``"grpc"``, within gRPC.
         max_frame_bytes: The longest frame that is taken; a longer one is refused before memory is.
         window_bytes: How much may be under way to a party, unread, before `send` waits.
         window_frames: How many frames may be under way in any case, whatever their length.
@@ -29,6 +33,7 @@ class NetworkSettings:
         pardons: How often it is let in again before the host is started anew.
     """
 
+    carrier: str = "tls"
     max_frame_bytes: int = 1 << 30
     window_bytes: int = 256 << 20
     window_frames: int = 16
@@ -42,9 +47,13 @@ class NetworkSettings:
     pardons: int = 5
 
     def __post_init__(self) -> None:
+        if self.carrier not in CARRIERS:
+            raise StudyError(
+                f"the network has no carrier {self.carrier!r}", todo=nearest(self.carrier, CARRIERS)
+            )
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if field.name != "carrier" and not value > 0:
                 raise StudyError(
                     f"the network's {field.name} cannot be used", got=repr(value), expected="more than 0"
                 )

@@ -1,0 +1,260 @@
+"""A line that is a TLS socket: whoever sends writes, one thread reads, and nobody waits for both.
+
+An envelope travels behind its length, four bytes, little-endian. The thread that sends an envelope
+also encrypts and writes it, as far as the kernel takes it without waiting; the line's own thread, the
+one in `TlsLine.take`, writes the rest when there is room. It reads payloads straight into the memory
+that they are meant for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from cutlayer.transports.network.envelopes import CONTROL_LIMIT, HEADER, Envelope, Violation
+from cutlayer.transports.network.lines import LineBroken, Parcel, Room, nothing
+
+__all__ = ["TlsLine"]
+
+_LENGTH = struct.Struct("<I")
+_RECORD = 16384
+"""Bytes in a record of TLS; the header leaves in the same one as the payload's beginning."""
+_CORK: int = getattr(socket, "TCP_CORK", None) or getattr(socket, "TCP_NOPUSH", 4)
+_LINGER_S = 2.0
+_FOR_EVER_S = 3600.0
+_NO_BYTES = memoryview(b"")
+
+
+class TlsLine:
+    """One TLS connection; see `cutlayer.transports.network.lines.Line`.
+
+    Args:
+        stream: The socket, its handshake done.
+        peer: The other side's address.
+        broke: Puts into words why the connection ended.
+    """
+
+    def __init__(
+        self, stream: ssl.SSLSocket, peer: str, broke: Callable[[Exception | None], str] = repr
+    ) -> None:
+        self.peer, self._broke = peer, broke
+        shown = stream.getpeercert(binary_form=True)
+        self.certificate = ssl.DER_cert_to_PEM_cert(shown).encode() if shown else b""
+        stream.setblocking(False)
+        self._stream = stream
+        self._tls = threading.Lock()  # OpenSSL's objects are for one thread at a time
+        self._closed = False
+        self._parcels: deque[Parcel | None] = deque()
+        self._rest: deque[memoryview] = deque()
+        self._writing = threading.Lock()
+        self._full = False
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(stream, select.POLLIN)
+        self._asks_for_room = False
+        self._head = memoryview(bytearray(_LENGTH.size + HEADER.size))
+        self._beat: Parcel | None = None
+        self._beat_s = _FOR_EVER_S
+        self.heard = self._spoke = time.monotonic()
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def put(self, parcel: Parcel | None) -> None:
+        """Let an envelope leave at the next `flush`; None says that it was the last."""
+        self._parcels.append(parcel)
+
+    def flush(self) -> None:
+        """Write what was put as far as the kernel takes it; one thread at a time does so for all."""
+        while (self._parcels or self._rest) and not self._full:
+            if not self._writing.acquire(blocking=False):
+                return  # whoever writes looks again after that
+            try:
+                self._write()
+            finally:
+                self._writing.release()
+
+    def keep_alive(self, beat: Parcel, every_s: float) -> None:
+        """Send ``beat`` whenever nothing else has left for ``every_s`` seconds."""
+        self._beat, self._beat_s = beat, every_s
+
+    def _write(self) -> None:
+        rest = self._rest
+        self._hold_back(True)
+        try:
+            while rest or self._next():
+                view = rest[0]
+                with self._tls:
+                    if self._closed:
+                        return self._forget()
+                    written = self._stream.write(view)
+                if written == len(view):
+                    rest.popleft()
+                else:
+                    rest[0] = view[written:]
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            self._full = True
+            self._ring()
+        except (OSError, ValueError):  # the reading thread sees it too, and says so
+            self._forget()
+        finally:
+            self._hold_back(False)
+        self._spoke = time.monotonic()
+        return None
+
+    def _hold_back(self, on: bool) -> None:
+        """Let records leave together: each that leaves alone would wake the other side once more."""
+        with contextlib.suppress(OSError):
+            self._stream.setsockopt(socket.IPPROTO_TCP, _CORK, on)
+
+    def _next(self) -> bool:
+        """Make the next envelope; return whether there was one."""
+        if not self._parcels:
+            return False
+        parcel = self._parcels.popleft()
+        if parcel is None:
+            with self._tls, contextlib.suppress(OSError):
+                socket.socket.shutdown(self._stream, socket.SHUT_WR)
+            self._forget()
+            return False
+        header, payload = parcel()
+        view = memoryview(payload)
+        room = _RECORD - _LENGTH.size - len(header)
+        self._rest.append(memoryview(b"".join((_LENGTH.pack(len(header) + len(view)), header, view[:room]))))
+        if len(view) > room:
+            self._rest.append(view[room:])
+        return True
+
+    def _forget(self) -> None:
+        self._parcels.clear()
+        self._rest.clear()
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def take(self, room: Room, before_waiting: Callable[[], None]) -> Envelope | None:
+        """Return the next envelope; see `Line.take`."""
+        length, header = self._head[: _LENGTH.size], self._head[_LENGTH.size :]
+        if self._full:  # where much comes, this thread may never wait
+            self._full = False
+            self.flush()
+        if not self._fill(length, before_waiting):
+            return None
+        size = _LENGTH.unpack(length)[0] - HEADER.size
+        if not 0 <= size <= CONTROL_LIMIT:
+            raise Violation(
+                "an envelope is too " + ("short" if size < 0 else "long"),
+                got=f"{size + HEADER.size} bytes",
+                expected=f"{HEADER.size} to {HEADER.size + CONTROL_LIMIT}",
+            )
+        self._go_on(header)
+        envelope = Envelope.read(header, size)
+        if not size:
+            return envelope
+        memory = room(envelope, size)
+        self._go_on(memory)
+        return envelope._replace(payload=memory)
+
+    def _go_on(self, memory: memoryview) -> None:
+        if not self._fill(memory, nothing):
+            raise LineBroken(self._broke(None))
+
+    def _fill(self, memory: memoryview, before_waiting: Callable[[], None]) -> bool:
+        """Read until ``memory`` is full; return False if the connection ended before."""
+        filled, size, read = 0, len(memory), self._stream.read
+        while filled < size:
+            try:
+                with self._tls:
+                    if self._closed:
+                        return False
+                    came = read(size - filled, memory[filled:])
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                before_waiting()
+                self._wait()
+                continue
+            except (OSError, ValueError) as error:
+                if self._closed:
+                    return False
+                raise LineBroken(self._broke(error)) from error
+            if not came:
+                return False
+            filled += int(came)
+            self.heard = time.monotonic()
+        before_waiting()
+        return True
+
+    def _wait(self) -> None:
+        """Wait until there is something to read; meanwhile write what is left, and say that this side is there."""
+        while True:
+            due_s = self._spoke + self._beat_s - time.monotonic()
+            if due_s <= 0 and self._beat is not None and not self._full:
+                self.put(self._beat)
+                self.flush()
+                continue
+            if self._full is not self._asks_for_room:
+                self._asks_for_room = self._full
+                wanted = select.POLLIN | (select.POLLOUT if self._full else 0)
+                self._poll.modify(self._stream, wanted)
+            events = self._poll.poll(max(due_s, 0.05) * 1000)
+            readable = False
+            for descriptor, event in events:
+                if descriptor == self._bell.fileno():
+                    with contextlib.suppress(OSError):
+                        self._bell.recv(4096)
+                    continue
+                if event & select.POLLOUT:
+                    self._full = False
+                    self.flush()
+                readable = readable or bool(event & ~select.POLLOUT)
+            if readable or self._closed:
+                return
+
+    def _ring(self) -> None:
+        """Make the reading thread look again."""
+        with contextlib.suppress(OSError):
+            self._rope.send(b"!")
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """End the connection at once; what was put and has not left is lost."""
+        with self._tls:
+            self._closed = True
+            # SSLSocket.shutdown would forget the encryption first.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._stream, socket.SHUT_RDWR)
+        self._ring()
+
+    def finish(self) -> None:
+        """Let what was put leave, wait a moment for the other side to hang up, then close."""
+        until = time.monotonic() + _LINGER_S
+        self.put(None)
+        self.flush()
+        scrap = memoryview(bytearray(65536))
+        poll = select.poll()
+        while not self._closed and (left_s := until - time.monotonic()) > 0:
+            try:
+                with self._tls:
+                    if self._closed or not self._stream.read(len(scrap), scrap):
+                        break
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                poll.register(self._stream, select.POLLIN | (select.POLLOUT if self._full else 0))
+                poll.poll(left_s * 1000)
+                if self._full:
+                    self._full = False
+                    self.flush()
+            except (OSError, ValueError):
+                break
+        self.cancel()
+        with self._tls:
+            self._stream.close()
+        self._bell.close()
+        self._rope.close()

@@ -1,0 +1,123 @@
+"""A line: one connection between two processes, as the link above it sees every carrier's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from cutlayer.errors import TransportError
+from cutlayer.keys.credentials import Credentials
+from cutlayer.transports.network.envelopes import Envelope
+from cutlayer.transports.network.settings import NetworkSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Carrier", "Line", "LineBroken", "Listener", "Parcel", "Room", "nothing"]
+
+Parcel = Callable[[], "tuple[bytes, Buffer]"]
+"""What makes an envelope, in two parts, when it is its turn to leave."""
+Room = Callable[[Envelope, int], memoryview]
+"""Where the payload of an envelope goes that has so many bytes; raises if it may not come."""
+
+
+class LineBroken(TransportError):
+    """A connection could not be made, or ended without a word."""
+
+
+class Line(Protocol):
+    """One connection, whose other end has shown a certificate of the study.
+
+    One thread takes what comes; any may put what shall leave.
+    """
+
+    peer: str
+    """The other side's address."""
+    certificate: bytes
+    """The certificate that the other side has shown, PEM; empty if there is none."""
+    heard: float
+    """When something came last, in seconds of `time.monotonic`."""
+
+    def put(self, parcel: Parcel | None) -> None:
+        """Let an envelope leave at the next `flush`, after those before it; None says that it was the last."""
+        ...
+
+    def flush(self) -> None:
+        """Let what was put leave, as far as that goes without waiting; the line sees to the rest."""
+        ...
+
+    def keep_alive(self, beat: Parcel, every_s: float) -> None:
+        """Send ``beat`` whenever nothing else has left for ``every_s`` seconds."""
+        ...
+
+    def take(self, room: Room, before_waiting: Callable[[], None]) -> Envelope | None:
+        """Return the next envelope, its payload where ``room`` said; None once there are no more.
+
+        Args:
+            room: Asked for memory as soon as an envelope's header is there.
+            before_waiting: Called before this thread waits for anything, and before it returns; perhaps more than once.
+
+        Raises:
+            Violation: If what came is no envelope.
+            LineBroken: If the connection ended without a word.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """End the connection at once, from any thread; no memory is written to after that."""
+        ...
+
+    def finish(self) -> None:
+        """Let what was put leave, give the other side a moment to take it, then end the connection."""
+        ...
+
+
+class Listener(Protocol):
+    """Where a host listens."""
+
+    port: int
+
+    def stop(self) -> None:
+        """Listen no more and end every line."""
+        ...
+
+
+class Carrier(Protocol):
+    """How connections are made: `cutlayer.transports.network.carriers`."""
+
+    def listen(
+        self,
+        credentials: Credentials,
+        address: str,
+        settings: NetworkSettings,
+        *,
+        most: int,
+        serve: Callable[[Line], None],
+        on_incident: Callable[[str, str], None],
+    ) -> Listener:
+        """Listen at ``address``; call ``serve`` with each line, in a thread of its own.
+
+        Args:
+            credentials: The host's.
+            address: ``name:port``; port 0 takes any that is free.
+            settings: Limits and times.
+            most: How many lines may be open.
+            serve: Returns when the line is over.
+            on_incident: Told the address of whoever showed a certificate that does not hold, and why.
+
+        Raises:
+            TransportError: If the address cannot be listened at.
+        """
+        ...
+
+    def dial(self, credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> Line:
+        """Return a line to ``address``, where only the party ``host`` is accepted.
+
+        Raises:
+            LineBroken: If there is none, in words.
+        """
+        ...
+
+
+def nothing() -> None:
+    """Do nothing."""
