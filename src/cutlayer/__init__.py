@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .schedules.actions import Program as Program
     from .schedules.check import check as check
     from .schedules.round_robin import RoundRobin as RoundRobin
+    from .schedules.splitfed import SplitFed as SplitFed
     from .study import Study as Study
     from .study_file import load_study as load_study
 
@@ -55,7 +56,7 @@ _HOME = {
     "Action": "schedules.actions", "Concat": "graph.merge", "Cut": "graph.parts", "EarlyStopping": "runtime.stopping",
     "Loss": "graph.parts", "Mean": "graph.merge", "Party": "graph.parts", "Program": "schedules.actions",
     "Role": "graph.parts", "RoundRobin": "schedules.round_robin", "Run": "run", "Segment": "graph.parts",
-    "Share": "graph.parts", "SplitGraph": "graph.split_graph", "Study": "study", "Sum": "graph.merge",
+    "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph", "Study": "study", "Sum": "graph.merge",
     "TensorSpec": "graph.parts", "check": "schedules.check", "load_study": "study_file", "cut_module": "graph.cutting",
     "extended_vanilla": "graph.topologies", "multi_hop": "graph.topologies", "multi_task": "graph.topologies",
     "u_shaped": "graph.topologies", "vanilla": "graph.topologies", "vertical": "graph.topologies",

@@ -168,7 +168,7 @@ class Study:
         """Return the program of all parties for the first ``epochs`` epochs, checked."""
         calendar = self._calendar(Cohorts(self.graph, holdings))
         splits = tuple(s for s in self.evaluate if any(r.get(s) for r in calendar.rows))
-        program = program_of(self.schedule, self.graph, calendar, epochs, splits)
+        program = program_of(self.schedule, self.graph, calendar, epochs, splits, ended=epochs >= self.epochs)
         check(program, self.graph, calendar)
         return program
 
@@ -297,7 +297,8 @@ class Study:
         fewer = [{split: min(count, few.get(split, 1)) for split, count in turn.items()} for turn in rows]
         small = self.course(fewer).calendar
         splits = tuple(s for s in self.evaluate if any(turn.get(s) for turn in fewer))
-        check(program_of(self.schedule, self.graph, small, 2, splits), self.graph, small)
+        program = program_of(self.schedule, self.graph, small, 2, splits, ended=True)
+        check(program, self.graph, small)
 
     @property
     def settings(self) -> Settings:

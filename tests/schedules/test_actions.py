@@ -8,7 +8,7 @@ from cutlayer.errors import ProgramError
 from cutlayer.schedules import Action, Op, Program
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789_-", min_size=1, max_size=12)
-WITH_PEER = (Op.SEND, Op.RECEIVE, Op.GIVE, Op.TAKE, Op.RELAY, Op.TELL, Op.HEAR)
+WITH_PEER = (Op.SEND, Op.RECEIVE, Op.GIVE, Op.COPY, Op.TAKE, Op.RELAY, Op.TELL, Op.HEAR)
 
 
 @st.composite
@@ -56,6 +56,8 @@ def test_each_kind_of_action_has_its_line():
         "@9 a give client to b via server": Action(9, "a", Op.GIVE, "client", "b", "server"),
         "@9 server relay client from a on-to b": Action(9, "server", Op.RELAY, "client", "a", "b"),
         "@9 b take client from a via server": Action(9, "b", Op.TAKE, "client", "a", "server"),
+        "@9 server copy client#3 to c": Action(9, "server", Op.COPY, "client#3", "c"),
+        "@9 server merge client#3*120": Action(9, "server", Op.MERGE, "client#3*120"),
         "@9 b tell metrics/2 to a": Action(9, "b", Op.TELL, "metrics/2", "a"),
         "@9 b snapshot 2": Action(9, "b", Op.SNAPSHOT, "2"),
     }

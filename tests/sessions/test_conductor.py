@@ -347,6 +347,6 @@ def test_until_is_the_next_action_and_the_holder_who_gives_next():
     assert course.until("client-1", START) == Position(0, 3)
     assert course.until("server", Position(0, 4)) == Position(0, 4)
     assert course.until("client-0", Position(2, 10**6)) == course.end == Position(3, 0)
-    assert course.holder(START) == "client-0" and course.holder(Position(0, 4)) == "client-1"
+    assert course.holders(START) == {"client-0"} and course.holders(Position(0, 4)) == {"client-1"}
     assert course.done(Position(0, 6), 1) == 2
     assert course.until("client-0", Position(10**9, 0)) == course.end

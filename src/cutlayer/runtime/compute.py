@@ -13,9 +13,10 @@ from ..metering.meter import counting
 from ..schedules.actions import Action
 from ..schedules.calendar import Batch
 from ..seeds import at_step, stream
+from .blueprint import Work
 from .party import Flight, LocalParty, Runner
 
-__all__ = ["advance", "backward", "finite", "forward", "infer", "load", "loss", "step", "total"]
+__all__ = ["advance", "backward", "detach", "finite", "forward", "infer", "load", "loss", "step", "total"]
 
 NUMERICS = (
     "lower the learning rate, look for NaN in the data, or for a division or logarithm of zero in the segment"
@@ -76,7 +77,7 @@ def _load_lazily(party: LocalParty) -> Runner:
 def forward(party: LocalParty, action: Action) -> Runner:
     """Run a segment in training mode, each input of another segment a leaf of its own."""
     shared = party.shared
-    work = shared.blueprint.work[action.what]
+    work, state = _work(party, action), action.what
     name, inputs_of, outputs = work.name, work.inputs, work.outputs
     seed, cuda = stream(shared.seed, "segment", name), shared.device.type == "cuda"
     randomness = torch.default_generator
@@ -84,7 +85,7 @@ def forward(party: LocalParty, action: Action) -> Runner:
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
-        live = party.live.get(name) or party.segment(name)
+        live = party.live.get(state) or party.segment(state)
         if not live.training:
             live.mode(True)
         flight.training = True
@@ -124,13 +125,13 @@ def forward(party: LocalParty, action: Action) -> Runner:
 def infer(party: LocalParty, action: Action) -> Runner:
     """Run a segment in evaluation mode, without gradients."""
     shared = party.shared
-    work = shared.blueprint.work[action.what]
+    work, state = _work(party, action), action.what
     name, outputs = work.name, work.outputs
     known, count = shared.meter.flops(name, "infer"), shared.meter.compute(party.name, name, "infer")
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
-        live = party.segment(name)
+        live = party.segment(state)
         live.mode(False)
         inputs = [flight.fields[r] if isinstance(r, str) else flight.values[r] for r, _ in work.inputs]
         shapes = tuple([tensor.shape for tensor in inputs])
@@ -189,7 +190,7 @@ def loss(party: LocalParty, action: Action) -> Runner:
 def backward(party: LocalParty, action: Action) -> Runner:
     """Back-propagate through a segment from its losses and the gradients of its outputs, in one go."""
     shared = party.shared
-    work = shared.blueprint.work[action.what]
+    work = _work(party, action)
     name, index, outputs = work.name, work.index, work.outputs
     known, count = shared.meter.flops(name, "backward"), shared.meter.compute(party.name, name, "backward")
     weights: dict[tuple[float, torch.dtype], Tensor] = {}
@@ -240,6 +241,15 @@ def step(party: LocalParty, action: Action) -> Runner:
     return run
 
 
+def detach(party: LocalParty, action: Action) -> Runner:
+    """Go on without the gradient that will not come over a cut."""
+    return _nothing
+
+
+def _nothing(step: int, what: str) -> None:
+    """What is only said for the checker."""
+
+
 def advance(party: LocalParty, action: Action) -> Runner:
     """Move a segment's learning-rate schedule on by one epoch."""
 
@@ -247,6 +257,11 @@ def advance(party: LocalParty, action: Action) -> Runner:
         party.segment(action.what).advance()
 
     return run
+
+
+def _work(party: LocalParty, action: Action) -> Work:
+    """Return what running the segment touches, which is the same for all of its copies."""
+    return party.shared.blueprint.work[action.what.partition("#")[0]]
 
 
 def total(parts: list[tuple[int, Tensor]] | None) -> Tensor | None:

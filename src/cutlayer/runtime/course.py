@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from ..graph.split_graph import SplitGraph
 from ..schedules.actions import Action, Op
-from ..schedules.base import Schedule, verdict
+from ..schedules.base import Schedule, ending, verdict
 from ..schedules.calendar import Batch, Calendar
 from ..schedules.steps import Step
 from .positions import Position, next_own
@@ -73,28 +73,36 @@ class Course:
                 return Position(epoch, _END_OF_TRAINING)
         return self.end
 
-    def holder(self, position: Position) -> str:
-        """Return who has, at ``position``, the state that is handed over; empty if it never is."""
+    def ending(self) -> Iterator[Action]:
+        """Yield what is done once training is over."""
+        return ending(self.schedule, self.graph, self.calendar, self.epochs)
+
+    def holders(self, position: Position) -> frozenset[str]:
+        """Return who has, at ``position``, a state that is handed over: whoever gives one next, or took the last."""
+        found: dict[str, str] = {}  # by state, who gives it first
         for epoch in range(position.epoch, self.epochs):
             start = position.item if epoch == position.epoch else 0
             for item in chain(islice(self.training(epoch), start, None), self._rest(epoch)):
-                if not isinstance(item, Step) and item.op is Op.GIVE:
-                    return item.party
+                if not isinstance(item, Step) and item.op in (Op.GIVE, Op.TAKE):
+                    found.setdefault(item.what, item.party if item.op is Op.GIVE else "")
+            if found:
+                return frozenset(found.values()) - {""}
         for epoch in range(min(position.epoch, self.epochs - 1), -1, -1):
             items = list(islice(self.training(epoch), position.item if epoch == position.epoch else None))
             for item in reversed(items):
                 if not isinstance(item, Step) and item.op is Op.TAKE:
-                    return item.party
-        return ""
+                    return frozenset({item.party} if "#" not in item.what else ())
+        return frozenset()
 
     def done(self, position: Position, turn: int) -> int:
-        """Return how many training batches ``turn`` has done in the epoch of ``position`` before it."""
-        batches = (
-            Batch.parse(item.batch)
+        """Return up to which of its training batches ``turn`` got in the epoch of ``position`` before it."""
+        batches = [
+            Batch.parse(name)
             for item in islice(self.training(position.epoch), position.item)
             if isinstance(item, Step)
-        )
-        return sum(batch.turn == turn for batch in batches)
+            for name in item.batches
+        ]
+        return max((batch.number + 1 for batch in batches if batch.turn == turn), default=0)
 
     def _rest(self, epoch: int) -> Iterator[Action | Step]:
         for split in self.splits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping
 
 from ..errors import FrameError
 from ..schedules.actions import Action
@@ -12,33 +12,48 @@ from .crossing import placed
 from .live import State
 from .party import LocalParty, Runner
 
-__all__ = ["give", "relay", "take"]
+__all__ = ["copy", "give", "relay", "take"]
 
 _LIMITS = Limits(max_frame_bytes=2**36, max_tensors=2**16 - 1)
 
 
 def give(party: LocalParty, action: Action) -> Runner:
     """Seal the state of the role's segments, send it, and keep no copy at work."""
+    states, whole = party.states(action.what), "#" not in action.what
 
     def run(step: int, what: str) -> None:
-        state: list[tuple[str, Tensor | None]] = []
-        segments = party.shared.blueprint.graph.segments_of(party.role)
-        for segment in segments:
-            live = party.segment(segment.name)
-            state += [
-                (f"{segment.name}/{name}", tensor.detach().cpu()) for name, tensor in live.state().items()
-            ]
-        inner = encode(Message(Kind.HANDOVER, action.what, step, tuple(state)), limits=_LIMITS)
-        frame = encode(enclose(inner, party.seal, to=action.peer, step=step), limits=_LIMITS)
-        to = action.via or action.peer
-        party.transport.send(to, frame)
-        _count(party, action.what, to, len(frame), sum(t.nbytes for _, t in state if t is not None))
-        for segment in segments:
-            party.shared.workshop.bring_back(party.live.pop(segment.name))
-        party.away = True
+        # What comes back to be averaged comes without the optimizer's memory, which is not averaged.
+        _send(party, action, step, {name: party.segment(key).state(memory=whole) for name, key in states})
+        for _, key in states:
+            party.shared.workshop.bring_back(party.live.pop(key))
+        party.away = party.away or whole
         party.land()
 
     return run
+
+
+def copy(party: LocalParty, action: Action) -> Runner:
+    """Seal a copy of the state of the role's segments and send it; the state stays."""
+    names = [name for name, _ in party.states(action.what)]
+
+    def run(step: int, what: str) -> None:
+        _send(party, action, step, {name: party.segment(name).state() for name in names})
+
+    return run
+
+
+def _send(party: LocalParty, action: Action, step: int, states: Mapping[str, State]) -> None:
+    """Send the state of segments by name, sealed for whom it is."""
+    state = tuple(
+        (f"{segment}/{name}", tensor.detach().cpu())
+        for segment, tensors in states.items()
+        for name, tensor in tensors.items()
+    )
+    inner = encode(Message(Kind.HANDOVER, action.what, step, state), limits=_LIMITS)
+    frame = encode(enclose(inner, party.seal, to=action.peer, step=step), limits=_LIMITS)
+    to = action.via or action.peer
+    party.transport.send(to, frame)
+    _count(party, action.what, to, len(frame), sum(tensor.nbytes for _, tensor in state))
 
 
 def relay(party: LocalParty, action: Action) -> Runner:
@@ -61,7 +76,8 @@ def take(party: LocalParty, action: Action) -> Runner:
             _restore(party, action, step, frame)
         except FrameError as error:
             raise placed(error, party, None, step) from error
-        party.away = False
+        if "#" not in action.what:
+            party.away = False
 
     return run
 
@@ -83,13 +99,14 @@ def _restore(party: LocalParty, action: Action, step: int, frame: memoryview) ->
             raise FrameError(f"{name!r} of the hand-over holds NaN or infinity")
         if tensor is not None:
             states.setdefault(owner, {})[rest] = tensor
-    for segment in party.shared.blueprint.graph.segments_of(party.role):
-        live = party.live.get(segment.name) or party.shared.workshop.blank(segment.name)
-        live.restore(states.get(segment.name, {}))
-        party.live[segment.name] = live
+    for name, key in party.states(action.what):
+        live = party.live.get(key) or party.shared.workshop.blank(name)
+        live.restore(states.get(name, {}))
+        party.live[key] = live
 
 
 def _count(party: LocalParty, role: str, to: str, frame_bytes: int, tensor_bytes: int) -> None:
+    role = role.partition("#")[0]
     count = party.shared.meter.traffic("hand-over", f"hand-over of {role}", Kind.HANDOVER, party.name, to)
     count[0] += 1
     count[1] += frame_bytes

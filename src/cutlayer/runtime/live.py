@@ -76,11 +76,15 @@ class LiveSegment:
         """Return copies of parameters and buffers by their names in the module."""
         return {name: tensor.detach().clone() for name, tensor in self._weights().items()}
 
-    def state(self) -> State:
-        """Return weights, buffers, optimizer slots and counters; the tensors are not copied."""
+    def state(self, *, memory: bool = True) -> State:
+        """Return weights, buffers, optimizer slots and counters; the tensors are not copied.
+
+        Args:
+            memory: Whether to return the optimizer's slots; without, an optimizer begins anew from this state.
+        """
         state: State = {f"weight/{name}": tensor.detach() for name, tensor in self._weights().items()}
         slots: dict[str, object] = {}
-        if self.optimizer is not None:
+        if self.optimizer is not None and memory:
             for index, parameter in enumerate(self.parameters):
                 for slot, value in self.optimizer.state.get(parameter, {}).items():
                     if isinstance(value, Tensor):
@@ -138,6 +142,18 @@ class LiveSegment:
                 self.optimizer.state[self.parameters[index]][slot] = value
         if self.schedule is not None:
             self.schedule.load_state_dict(schedule)
+
+    def become(self, other: LiveSegment) -> None:
+        """Take over copies of another working copy's weights and buffers and its learning rate, no optimizer slots."""
+        theirs, own = other._weights(), self._weights()
+        for name, tensor in theirs.items():
+            own[name].data.copy_(tensor.detach())
+        if self.optimizer is not None and other.optimizer is not None:
+            self.optimizer.state.clear()
+            for group, settings in zip(self.optimizer.param_groups, other._groups(), strict=True):
+                group.update(settings)
+        if self.schedule is not None and other.schedule is not None:
+            self.schedule.load_state_dict(other.schedule.state_dict())
 
     def _weights(self) -> State:
         """Parameters and buffers by name, as they are now: a forward may put another tensor in a buffer's place."""

@@ -78,6 +78,8 @@ class Flight:
     training: bool = False
     rows: int = 0
     """Rows of the batch, at a party that loads one; 0 elsewhere."""
+    parts: tuple[int, ...] = ()
+    """Rows of each batch, where several were joined to this one."""
 
 
 class LocalParty:
@@ -110,6 +112,8 @@ class LocalParty:
         "scored",
         "seal",
         "shared",
+        "span",
+        "sums",
         "transport",
         "verdict",
     )
@@ -132,7 +136,9 @@ class LocalParty:
         self.records = records
         self.positions = positions
         self.live: dict[str, LiveSegment] = {}
+        self.sums: dict[str, State] = {}
         self.away = False
+        self.span = 1
         self.flights: dict[int, Flight] = {}
         self._step = -1
         self._flight = Flight()
@@ -142,14 +148,21 @@ class LocalParty:
         self.verdict = Verdict()
         self.best: dict[str, State] = {}
 
+    def states(self, what: str) -> list[tuple[str, str]]:
+        """Return the segments of a role or of a copy of it, ``client#3``: their names, and those of the copies."""
+        role, mark, copy = what.partition("#")
+        segments = self.shared.blueprint.graph.segments_of(role)
+        return [(segment.name, f"{segment.name}{mark}{copy}") for segment in segments]
+
     def flight(self, step: int) -> Flight:
         """Return what is kept of ``step``."""
         if step == self._step:
             return self._flight
         flight = self.flights.get(step)
         if flight is None:
-            # A step is over when nothing waits for its backward any more.
-            for old in [s for s, f in self.flights.items() if not f.leaves and not f.losses]:
+            # A step is over when nothing waits for its backward any more, nor to be joined to others.
+            begin = step - self.span
+            for old in [s for s, f in self.flights.items() if not (f.leaves or f.losses or begin < s < step)]:
                 del self.flights[old]
             flight = self.flights[step] = Flight()
         self._step, self._flight = step, flight
@@ -161,10 +174,13 @@ class LocalParty:
         self._step, self._flight = -1, Flight()
 
     def segment(self, name: str) -> LiveSegment:
-        """Return the working copy of a segment, made with the initial weights when first asked for."""
+        """Return the working copy of a segment, made with the initial weights when first asked for.
+
+        Of a copy, ``head#3``, there are no initial weights: somebody made it before.
+        """
         live = self.live.get(name)
         if live is None:
-            if self.away:
+            if self.away or "#" in name:
                 raise StudyError(f"segment {name!r} was handed over and not taken back", party=self.name)
             live = self.live[name] = self.shared.workshop.fresh(name)
         return live

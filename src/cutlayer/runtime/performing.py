@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from ..metering.meter import Meter
 from ..schedules.actions import Action, Op
 from ..schedules.steps import Step, Template
-from . import compute, crossing, evaluation, handover
+from . import compute, copies, crossing, evaluation, handover
 from .party import LocalParty, Runner
 
 __all__ = ["Performer"]
@@ -21,6 +21,7 @@ MAKERS: Mapping[Op, Callable[[LocalParty, Action], Runner]] = {
     Op.FORWARD: compute.forward,
     Op.INFER: compute.infer,
     Op.LOSS: compute.loss,
+    Op.DETACH: compute.detach,
     Op.BACKWARD: compute.backward,
     Op.STEP: compute.step,
     Op.ADVANCE: compute.advance,
@@ -29,6 +30,13 @@ MAKERS: Mapping[Op, Callable[[LocalParty, Action], Runner]] = {
     Op.GIVE: handover.give,
     Op.RELAY: handover.relay,
     Op.TAKE: handover.take,
+    Op.OWN: copies.own,
+    Op.FORK: copies.fork,
+    Op.COPY: handover.copy,
+    Op.MERGE: copies.merge,
+    Op.AVERAGE: copies.average,
+    Op.KEEP: copies.keep,
+    Op.DROP: copies.drop,
     Op.SCORE: evaluation.score,
     Op.EVALUATE: evaluation.evaluate,
     Op.TELL: evaluation.tell,

@@ -53,8 +53,9 @@ START = Position(0, 0)
 def points(items: Iterable[Action | Step], every: int) -> Iterator[tuple[Action | Step, bool]]:
     """Yield each item of an epoch's training program, and whether a snapshot is due after it.
 
-    One is due after every ``every``-th step of the epoch, and after each run of hand-over actions; never
-    between a hand-over's giving and taking, when nobody has the state. One item is looked at ahead.
+    One is due after every ``every``-th step of the epoch, and after each run of actions that hand a role's state
+    over (not its copies, which go and come all the time); never between giving and taking, when nobody has it.
+    One item is looked at ahead.
 
     Args:
         items: The program of one epoch.
@@ -83,7 +84,7 @@ def _points(items: Iterator[Action | Step], every: int) -> Iterator[tuple[Action
 
 
 def _hands_over(item: Action | Step | None) -> bool:
-    return isinstance(item, Action) and item.op in _HAND_OVER
+    return isinstance(item, Action) and item.op in _HAND_OVER and "#" not in item.what
 
 
 def next_own(items: Iterable[Action | Step], party: str, start: int = 0) -> int | None:

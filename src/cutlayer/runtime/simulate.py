@@ -103,7 +103,7 @@ class Simulation(Trainer):
         return {name: self.holder(name).live[name].weights() for name in self.graph.order}
 
     def holder(self, segment: str) -> LocalParty:
-        """Return the party that has ``segment`` now; before training, the first of its role."""
+        """Return the party that has ``segment`` now: the first of its role, if each has one or nobody yet."""
         role = self.graph.roles[self.graph.segments[segment].role]
         for party in role.parties:
             if segment in self.parties[party].live:

@@ -24,7 +24,7 @@ from ..schedules.steps import Step
 from .blueprint import Blueprint
 from .compute import NUMERICS, finite
 from .course import Course
-from .live import Workshop
+from .live import State, Workshop
 from .optim import OptimizerSpec
 from .party import Circumstances, LocalParty
 from .performing import Performer
@@ -33,6 +33,10 @@ from .snapshots import Snapshot, Snapshots
 from .stopping import EarlyStopping, Judge
 
 __all__ = ["Progress", "Settings", "Trainer", "own_randomness"]
+
+
+_SUM = "+"
+"""Marks an average that is under way, in a snapshot: ``head+`` of the segment ``head``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +156,7 @@ class Trainer:
                 self._epoch(epoch, start.item if epoch == start.epoch else 0)
             if stopping is not None and self.best_epoch >= 0:
                 self._go_back()
+            self.performer.perform(self.course.ending())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         reason = "all epochs done"
         if self.stopped and stopping is not None:
@@ -226,9 +231,7 @@ class Trainer:
         self.performer.acted = False
         if self.snapshots.folder is None:
             return
-        states = {
-            n: {s: live.state() for s, live in p.live.items()} for n, p in self.parties.items() if p.live
-        }
+        states = {name: states for name, party in self.parties.items() if (states := _states(party))}
         best = {name: party.best for name, party in self.parties.items() if party.best}
         self.snapshots.keep(Snapshot(position=position, states=states, best=best, memory=self._memory()))
 
@@ -260,7 +263,10 @@ class Trainer:
             self.parties[party].best = {name: dict(state) for name, state in best.items()}
         for party, segments in snapshot.states.items():
             for name, state in segments.items():
-                live = self.shared.workshop.blank(name)
+                if name.endswith(_SUM):
+                    self.parties[party].sums[name.removesuffix(_SUM)] = dict(state)
+                    continue
+                live = self.shared.workshop.blank(name.partition("#")[0])
                 live.restore(state)
                 self.parties[party].live[name] = live
 
@@ -319,6 +325,12 @@ class Trainer:
                 todo="add it to metrics",
             )
         return Judge(stopping, stopping.loss or losses[0])
+
+
+def _states(party: LocalParty) -> dict[str, State]:
+    """Return all that a party has at work: segments, their copies, and averages that are under way."""
+    states = {name: live.state() for name, live in party.live.items()}
+    return states | {name + _SUM: total for name, total in party.sums.items()}
 
 
 @contextlib.contextmanager

@@ -5,5 +5,17 @@ from .base import Schedule, program_of
 from .calendar import Calendar, Leave
 from .check import check
 from .round_robin import RoundRobin
+from .splitfed import SplitFed
 
-__all__ = ["Action", "Calendar", "Leave", "Op", "Program", "RoundRobin", "Schedule", "check", "program_of"]
+__all__ = [
+    "Action",
+    "Calendar",
+    "Leave",
+    "Op",
+    "Program",
+    "RoundRobin",
+    "Schedule",
+    "SplitFed",
+    "check",
+    "program_of",
+]

@@ -17,6 +17,9 @@ An action prints as one line, ``@step party op what`` and, where another party i
 
 ``head->server`` are activations of segment ``head`` on their way to role ``server``; ``head<-server``
 are their gradients on the way back.
+
+Where several parties, or one for several, train at once, a role's state has *copies*: ``client#3`` is the one
+of turn 3, ``head#3`` the segment in it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from typing import NamedTuple
 
 from ..errors import ProgramError, nearest
 
-__all__ = ["Action", "Op", "Program"]
+__all__ = ["Action", "Op", "Program", "copy_of"]
 
 
 class Op(StrEnum):
@@ -40,12 +43,22 @@ class Op(StrEnum):
     LOSS = "loss"  # what = loss: compare prediction and label
     SEND = "send"  # what = cut and direction
     RECEIVE = "receive"  # what = cut and direction
+    JOIN = "join"  # what = cut*n or load*n: make one batch of what the n steps before have
+    SPLIT = "split"  # what = cut*n: deal one batch's tensors out to the n steps before
+    DETACH = "detach"  # what = cut's gradient: do without it, a loss of one's own teaches the segment
     BACKWARD = "backward"  # back-propagate through a segment
     STEP = "step"  # the segment's optimizer step
     ADVANCE = "advance"  # the segment's learning-rate schedule moves on one epoch
     GIVE = "give"  # what = role: hand the role's segment state over
     TAKE = "take"  # what = role: take it over
     RELAY = "relay"  # what = role: pass a sealed hand-over on, unopened
+    OWN = "own"  # what = role: have a state of the role of one's own from now on, never handed over
+    FORK = "fork"  # what = role#copy: make a working copy of the state that one has
+    COPY = "copy"  # what = role#copy: hand a copy of the role's state over and keep the state
+    MERGE = "merge"  # what = role#copy*weight: add a copy to the average that is under way; it is gone then
+    AVERAGE = "average"  # what = role: the average that is under way becomes the role's state
+    KEEP = "keep"  # what = role#copy: let the copy be one's own state of the role from now on
+    DROP = "drop"  # what = role#copy: forget a copy that was not trained
     SCORE = "score"  # what = loss: note prediction and label of this batch for the metrics
     EVALUATE = "evaluate"  # what = split/epoch: work out the metrics of all batches scored
     TELL = "tell"  # what = metrics/epoch or verdict/epoch: numbers for another party
@@ -55,9 +68,14 @@ class Op(StrEnum):
 
 _PREPOSITION = {
     Op.SEND: "to", Op.RECEIVE: "from", Op.GIVE: "to", Op.TAKE: "from", Op.RELAY: "from",
-    Op.TELL: "to", Op.HEAR: "from",
+    Op.COPY: "to", Op.TELL: "to", Op.HEAR: "from",
 }  # fmt: skip
 _LINE = re.compile(r"@(\d+) (\S+) ([a-z]+) (\S+)(?: (to|from) (\S+))?(?: (via|on-to) (\S+))?")
+
+
+def copy_of(what: str, copy: str) -> str:
+    """Return the name of a copy of a role or segment: ``head#3`` of ``head`` and ``3``; without a number, itself."""
+    return f"{what}#{copy}" if copy else what
 
 
 class Action(NamedTuple):

@@ -10,11 +10,14 @@ from .actions import Action, Op, Program
 from .calendar import Calendar
 from .steps import Step, flat
 
-__all__ = ["Schedule", "program_of", "verdict"]
+__all__ = ["Schedule", "ending", "program_of", "verdict"]
 
 
 class Schedule(Protocol):
-    """WHEN: writes the program of a study. One function of ten to thirty lines that yields actions."""
+    """WHEN: writes the program of a study. One function of ten to thirty lines that yields actions.
+
+    It may have an ``ending(graph, calendar, epochs)`` too, which yields what is done once training is over.
+    """
 
     @property
     def name(self) -> str:
@@ -60,13 +63,37 @@ def verdict(
         yield Action(step, placed.name, Op.SNAPSHOT, str(epoch))
 
 
+def ending(schedule: Schedule, graph: SplitGraph, calendar: Calendar, epochs: int) -> Iterator[Action]:
+    """Yield what ``schedule`` does once training is over: most do nothing."""
+    last = getattr(schedule, "ending", None)
+    if last is not None:
+        yield from last(graph, calendar, epochs)
+
+
 def program_of(
-    schedule: Schedule, graph: SplitGraph, calendar: Calendar, epochs: int, splits: tuple[str, ...] = ()
+    schedule: Schedule,
+    graph: SplitGraph,
+    calendar: Calendar,
+    epochs: int,
+    splits: tuple[str, ...] = (),
+    *,
+    ended: bool = False,
 ) -> Program:
-    """Return the whole program of all parties for ``epochs`` epochs, to print, compare and check."""
+    """Return the program of all parties for ``epochs`` epochs, to print, compare and check.
+
+    Args:
+        schedule: Writes it.
+        graph: Who has which segments.
+        calendar: Which rows when.
+        epochs: For how long.
+        splits: What is measured after each epoch.
+        ended: Whether training is over then, so that the schedule's ending is part of it.
+    """
     actions: list[Action] = []
     for epoch in range(epochs):
         actions += flat(schedule.epoch(graph, calendar, epoch))
         for split in splits:
             actions += flat(schedule.evaluation(graph, calendar, epoch, split))
+    if ended:
+        actions += ending(schedule, graph, calendar, epochs)
     return Program(actions)

@@ -109,6 +109,10 @@ class Calendar:
             batch.number * size : (batch.number + 1) * size
         ]
 
+    def rows_of(self, turn: int, epoch: int, first: int, end: int) -> int:
+        """Return the rows in the training batches from ``first`` to before ``end`` of a turn."""
+        return min(end * self.batch_size, self.count(turn, "train")) - first * self.batch_size
+
     def _size(self, split: str) -> int:
         return self.batch_size if split == "train" else self.evaluation_batch_size
 

@@ -28,7 +28,7 @@ __all__ = ["check"]
 
 ROWS_SHOWN = 12
 _RECEIVING = frozenset({Op.RECEIVE, Op.TAKE, Op.HEAR, Op.RELAY})
-_SENDING = frozenset({Op.SEND, Op.GIVE, Op.TELL, Op.RELAY})
+_SENDING = frozenset({Op.SEND, Op.GIVE, Op.COPY, Op.TELL, Op.RELAY})
 
 Channel = tuple[str, str]
 
@@ -192,7 +192,7 @@ class _Check:
         return "\n".join(line.rstrip() for line in lines)
 
 
-_MATES = {Op.SEND: "cut", Op.GIVE: "hand-over", Op.TELL: "numbers"}
+_MATES = {Op.SEND: "cut", Op.GIVE: "hand-over", Op.COPY: "hand-over", Op.TELL: "numbers"}
 
 
 def _mate(op: Op) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ..data.records import SPLITS
 from ..errors import nearest
@@ -18,35 +17,13 @@ from ..graph.parts import Cut, Loss, Ref
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import Batch, Calendar
+from .ledger import Made, Refused
+from .state_rules import StateRules
 
 __all__ = ["Made", "Refused", "Rules"]
 
 
-class Refused(Exception):
-    """An action that cannot be performed: why, and what to do about it."""
-
-    def __init__(self, why: str, todo: str | None = None) -> None:
-        super().__init__(why)
-        self.todo = todo
-
-
-class Made(NamedTuple):
-    """A value at a party.
-
-    Attributes:
-        times: How often it was made there, this time included.
-        step: The step it belongs to.
-        training: Whether it was made in training mode; None where that makes no difference.
-        batch: The batch it comes from.
-    """
-
-    times: int
-    step: int
-    training: bool | None
-    batch: str
-
-
-class Rules:
+class Rules(StateRules):
     """What all parties have, use and owe while a program is performed with names alone.
 
     Args:
@@ -55,9 +32,8 @@ class Rules:
     """
 
     def __init__(self, graph: SplitGraph, calendar: Calendar | None = None) -> None:
-        self.graph, self.calendar = graph, calendar
-        self.roles = {party.name: party.role for party in graph.parties}
-        self.owed: dict[str, dict[tuple[str, str], Action]] = defaultdict(dict)
+        super().__init__(graph)
+        self.calendar = calendar
         self._cuts = {cut.name: cut for cut in graph.cuts}
         self._cuts |= {cut.backward_name: cut for cut in graph.cuts if cut.has_gradient}
         self._inputs = {name: self._things_read(name) for name in graph.order}
@@ -69,12 +45,8 @@ class Rules:
         self._own = {
             n for n in graph.order if any(p.requires_grad for p in graph.segments[n].module.parameters())
         }
-        self._made: dict[tuple[str, str], Made] = {}
-        self._used: dict[tuple[str, str, str], int] = {}
-        self._holder: dict[str, str] = {}
+        self._parts: dict[tuple[str, str], dict[int, Made]] = defaultdict(dict)
         self._trained: dict[str, dict[str, int]] = defaultdict(dict)
-        self._stepped: dict[str, int] = {}
-        self._advanced: dict[str, int] = {}
         self._scored: dict[str, str] = {}
         self._evaluated: dict[str, set[str]] = defaultdict(set)
         self._verdicts: dict[str, set[str]] = defaultdict(set)
@@ -83,7 +55,9 @@ class Rules:
             Op.SCORE: self._score, Op.BACKWARD: self._backward, Op.STEP: self._step,
             Op.ADVANCE: self._advance, Op.SEND: self._send, Op.RECEIVE: self._receive, Op.GIVE: self._give,
             Op.TAKE: self._take, Op.EVALUATE: self._evaluate, Op.TELL: self._tell, Op.HEAR: self._hear,
-            Op.SNAPSHOT: self._snapshot,
+            Op.SNAPSHOT: self._snapshot, Op.OWN: self._keep_own, Op.FORK: self._fork, Op.COPY: self._copy,
+            Op.MERGE: self._merge, Op.AVERAGE: self._average, Op.DROP: self._drop, Op.KEEP: self._keep,
+            Op.JOIN: self._joining, Op.SPLIT: self._split, Op.DETACH: self._detach,
         }  # fmt: skip
 
     def perform(self, action: Action, frame: Made | None) -> Made | None:
@@ -132,60 +106,6 @@ class Rules:
         ]
         return tuple(f"backward {name}" for name in readers)
 
-    # Making and using
-
-    def _make(self, action: Action, thing: str, training: bool | None, batch: str) -> Made:
-        before = self._made.get((action.party, thing))
-        made = Made(1 if before is None else before.times + 1, action.step, training, batch)
-        self._made[action.party, thing] = made
-        return made
-
-    def _use(self, action: Action, thing: str, by: str) -> Made:
-        """Return ``thing``, of this step and not used by ``by`` before."""
-        made = self._made.get((action.party, thing))
-        if made is None or made.step != action.step:
-            raise Refused(
-                f"it needs {_in_words(thing)}, which is neither made nor received here in this step"
-            )
-        used = self._used.get((action.party, by, thing), 0)
-        if made.times == used:
-            raise Refused(f"it used {_in_words(thing)} already, which was made only once since")
-        if made.times > used + 1:
-            raise Refused(f"{_in_words(thing)} was made twice, and the first was left over")
-        self._used[action.party, by, thing] = made.times
-        return made
-
-    def _use_all(self, action: Action, things: tuple[str, ...], by: str, training: bool | None) -> str:
-        """Use ``things`` and return the batch that they all come from."""
-        batch = ""
-        for thing in things:
-            made = self._use(action, thing, by)
-            if training is not None and made.training is (not training):
-                mode = "training" if made.training else "evaluation"
-                raise Refused(f"{_in_words(thing)} was made for {mode}")
-            if batch and made.batch != batch:
-                raise Refused(f"{_in_words(thing)} comes from batch {made.batch}, the rest from {batch}")
-            batch = made.batch
-        return batch
-
-    def _placed(self, action: Action) -> None:
-        """Check that the segment is on this party's role, and that this party has its state now."""
-        segment = self.graph.segments.get(action.what)
-        if segment is None:
-            raise Refused(f"no segment is named {action.what!r}", nearest(action.what, self.graph.order))
-        if segment.role != self.roles[action.party]:
-            raise Refused(f"segment {action.what!r} is placed on role {segment.role!r}")
-        self._hold(action, segment.role)
-
-    def _hold(self, action: Action, role: str) -> None:
-        holder = self._holder.setdefault(role, action.party)
-        if holder != action.party:
-            where = f"is with {holder!r} and" if holder else "is on its way and"
-            raise Refused(
-                f"the state of role {role!r} {where} was not handed over to {action.party!r}",
-                "give it there and take it here first",
-            )
-
     # Training and evaluation
 
     def _load(self, action: Action, frame: Made | None) -> None:
@@ -207,26 +127,30 @@ class Rules:
         self._make(action, "load", None, action.what)
 
     def _run(self, action: Action, frame: Made | None) -> None:
-        self._placed(action)
+        name, owed = self._placed(action), self.owed[action.party]
         training = action.op is Op.FORWARD
-        name, owed = action.what, self.owed[action.party]
-        for kind in ("backward", "step", "score", "loss"):
-            before = owed.get((kind, name))
+        for kind, what in (("backward", action.what), ("step", action.what), ("score", name), ("loss", name)):
+            before = owed.get((kind, what))
             if before is not None:
                 raise Refused(f"its {kind} of step {before.step} is still to be done")
         batch = self._use_all(action, self._inputs[name], name, training)
         if training:
+            self._train(action, name, batch)
+            if name in self.graph.trainable:
+                owed["backward", action.what] = action
+        if self._losses[name]:
+            owed["loss" if training else "score", name] = action
+        self._make(action, name, training, batch)
+
+    def _train(self, action: Action, name: str, batches: str) -> None:
+        """Note that ``name`` trains on batches, each of the split ``train`` and once only."""
+        for batch in batches.split("+"):
             if not batch.startswith("train."):
                 todo = "forward takes batches of the split 'train', infer those of any"
                 raise Refused(f"the batch {batch} is not for training", todo)
             last = self._trained[name].setdefault(batch, action.step)
             if last != action.step:
                 raise Refused(f"the batch {batch} was trained on in step {last} before")
-            if name in self.graph.trainable:
-                owed["backward", name] = action
-        if self._losses[name]:
-            owed["loss" if training else "score", name] = action
-        self._make(action, name, training, batch)
 
     def _compared(self, action: Action, training: bool) -> tuple[Loss, str]:
         """Use the prediction; return the loss and where its label comes from."""
@@ -266,10 +190,24 @@ class Rules:
         if len(counts) == 1:
             self.owed[action.party].pop((kind, segment), None)
 
+    def _detach(self, action: Action, frame: Made | None) -> None:
+        cut = self._cuts.get(action.what)
+        if cut is None or action.what == cut.name:
+            gradients = [name for name in self._cuts if "<-" in name]
+            raise Refused(f"no cut's gradient is named {action.what!r}", nearest(action.what, gradients))
+        begun = [a for (kind, _), a in self.owed[action.party].items() if kind == "backward"]
+        made = self._made.get((action.party, cut.producer))
+        if made is None or not begun or made.step != action.step:
+            raise Refused(f"the segment {cut.producer!r} was not run here in this step")
+        if len(self._returns[cut.producer]) == 1 and not self._losses[cut.producer]:
+            raise Refused(
+                f"nothing else would teach segment {cut.producer!r}", "give its role a loss of its own"
+            )
+        self._make(action, action.what, True, made.batch)
+
     def _backward(self, action: Action, frame: Made | None) -> None:
-        self._placed(action)
-        name = action.what
-        begun = self.owed[action.party].get(("backward", name))
+        name = self._placed(action)
+        begun = self.owed[action.party].get(("backward", action.what))
         if begun is None or begun.step != action.step:
             raise Refused("backward before its forward")
         needs = (*(f"loss {loss.name}" for loss in self._losses[name]), *self._returns[name])
@@ -278,28 +216,36 @@ class Rules:
         if batch != forward.batch:
             raise Refused(f"its forward was on batch {forward.batch}, the gradients come from {batch}")
         self._make(action, f"backward {name}", True, batch)
-        del self.owed[action.party]["backward", name]
+        del self.owed[action.party]["backward", action.what]
         if name in self._own:
-            self.owed[action.party]["step", name] = action
+            self.owed[action.party]["step", action.what] = action
 
     def _step(self, action: Action, frame: Made | None) -> None:
-        self._placed(action)
-        self._use(action, f"backward {action.what}", "step")
+        self._use(action, f"backward {self._placed(action)}", "step")
         if self.owed[action.party].pop(("step", action.what), None) is None:
             raise Refused("the segment has no parameters to train")
-        if self._advanced.get(action.what, 0) > action.step:
-            raise Refused(f"its learning rate moved on before, at step {self._advanced[action.what]}")
-        self._stepped[action.what] = action.step
+        key = self._state_of(action)
+        if self._advanced.get(key, 0) > action.step:
+            raise Refused(f"its learning rate moved on before, at step {self._advanced[key]}")
+        self._stepped[key] = action.step
 
     def _advance(self, action: Action, frame: Made | None) -> None:
-        self._placed(action)
+        segment = self.graph.segments.get(action.what)
+        if segment is None or self._holder.get(segment.role) != action.party:  # an average is of any role
+            self._placed(action)
         if action.what not in self._own:
             raise Refused("the segment has no parameters to train")
-        if self._advanced.get(action.what, -1) >= action.step:
-            raise Refused(f"its learning rate moved on before, at step {self._advanced[action.what]}")
-        if self._stepped.get(action.what, -1) >= action.step:
-            raise Refused(f"the segment's optimizer step {self._stepped[action.what]} was done before")
-        self._advanced[action.what] = action.step
+        key = self._state_of(action)
+        if self._advanced.get(key, -1) >= action.step:
+            raise Refused(f"its learning rate moved on before, at step {self._advanced[key]}")
+        if self._stepped.get(key, -1) >= action.step:
+            raise Refused(f"the segment's optimizer step {self._stepped[key]} was done before")
+        self._advanced[key] = action.step
+
+    def _state_of(self, action: Action) -> str:
+        """Return the name of the segment's state, with the party where each has one of its own."""
+        role = self.graph.segments[action.what.partition("#")[0]].role
+        return f"{action.what} of {action.party}" if (action.party, role) in self._owners else action.what
 
     # Cuts
 
@@ -310,10 +256,10 @@ class Rules:
             raise Refused(f"no cut is named {action.what!r}", nearest(action.what, list(self._cuts)))
         forwards = action.what == cut.name
         ends = (cut.source, cut.target) if forwards else (cut.target, cut.source)
-        sender, receiver = (
-            (action.party, action.peer) if action.op is Op.SEND else (action.peer, action.party)
-        )
-        for party, role in ((sender, ends[0]), (receiver, ends[1])):
+        parties = (action.peer, action.party) if action.op is Op.RECEIVE else (action.party, action.peer)
+        for party, role in zip(parties, ends, strict=True):
+            if action.op is Op.SPLIT and not party:
+                continue
             if self.roles.get(party) != role:
                 raise Refused(
                     f"{action.what} goes from role {ends[0]!r} to {ends[1]!r}, "
@@ -329,6 +275,9 @@ class Rules:
         return next((part for part in parts if part.training is not None), parts[0])
 
     def _send_part(self, action: Action) -> Made:
+        dealt = self._parts[action.party, action.what].pop(action.step, None)
+        if dealt is not None:
+            return dealt
         cut, forwards = self._ends(action)
         if cut.kind == "label":
             return self._use(action, "load", action.what)
@@ -343,24 +292,32 @@ class Rules:
             if frame is not None:
                 self._make(action, what, frame.training, frame.batch)
 
-    # Hand-over
+    # Several batches as one
 
-    def _role(self, action: Action) -> None:
-        for party in (action.party, action.peer):
-            if self.roles.get(party) != action.what:
-                raise Refused(f"{party!r} is not of role {action.what!r}")
+    def _joining(self, action: Action, frame: Made | None) -> None:
+        what, count = _counted(action)
+        for part in what.split("+"):
+            if part != "load" and (part not in self._cuts or self._far_end(part) != self.roles[action.party]):
+                raise Refused(f"nothing named {part!r} arrives here", nearest(part, [*self._cuts, "load"]))
+            self._join(action, part, count)
 
-    def _give(self, action: Action, frame: Made | None) -> None:
-        self._role(action)
-        self._hold(action, action.what)
-        for (kind, name), begun in self.owed[action.party].items():
-            if name in self.graph.segments:
-                raise Refused(f"the {kind} of segment {name!r} in step {begun.step} is still to be done")
-        self._holder[action.what] = ""
+    def _split(self, action: Action, frame: Made | None) -> None:
+        what, count = _counted(action)
+        cut = self._cuts.get(what)
+        if cut is None:
+            raise Refused(f"no cut is named {what!r}", nearest(what, list(self._cuts)))
+        made = self._send_part(action._replace(op=Op.SPLIT, what=what))
+        batches = made.batch.split("+")
+        if len(batches) != count:
+            raise Refused(f"{what} is of {len(batches)} batches, not {count}")
+        parts = self._parts[action.party, what]
+        for number, batch in enumerate(batches):
+            step = action.step - count + number
+            parts[step] = made._replace(step=step, batch=batch)
 
-    def _take(self, action: Action, frame: Made | None) -> None:
-        self._role(action)
-        self._holder[action.what] = action.party
+    def _far_end(self, what: str) -> str:
+        cut = self._cuts[what]
+        return cut.target if what == cut.name else cut.source
 
     # Verdict
 
@@ -398,16 +355,15 @@ class Rules:
             raise Refused(f"the verdict of epoch {action.what} is not known here yet")
 
 
-def _in_words(thing: str) -> str:
-    if thing == "load":
-        return "a loaded batch"
-    kind, _, name = thing.partition(" ")
-    if name:
-        return f"the {kind} of {name!r}"
-    return f"the gradient {thing}" if "<-" in thing else f"{thing!r}"
+def _counted(action: Action) -> tuple[str, int]:
+    """Return what ``cut*n`` names."""
+    what, _, count = action.what.partition("*")
+    if not count.isdecimal() or int(count) < 1:
+        raise Refused(f"{action.what!r} does not say of how many steps", f"write {what}*4 for the 4 before")
+    return what, int(count)
 
 
 def _round(batch: str) -> str:
     """The evaluation that a batch belongs to: ``valid/3`` for ``valid.0/3/1``."""
-    parsed = Batch.parse(batch)
+    parsed = Batch.parse(batch.partition("+")[0])
     return f"{parsed.split}/{parsed.epoch}"

@@ -6,18 +6,22 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..graph.parts import Cut
+from ..graph.parts import Cut, Ref
 from ..graph.split_graph import SplitGraph
-from .actions import Action, Op
+from .actions import Action, Op, copy_of
 from .calendar import Batch
 
 __all__ = [
+    "NO_COPIES",
+    "Roles",
     "Step",
     "Template",
+    "cuts_without_gradient",
     "data_roles",
     "evaluation_step",
     "flat",
     "hand_over",
+    "placed_on_roles",
     "prediction_step",
     "training_step",
 ]
@@ -28,14 +32,18 @@ Template = tuple[Action, ...]
 Roles = tuple[tuple[str, Op, str, str], ...]
 """A template with roles in place of parties: (role, op, what, peer role)."""
 
+NO_COPIES: frozenset[str] = frozenset()
+_ON_SEGMENTS = frozenset({Op.FORWARD, Op.INFER, Op.BACKWARD, Op.STEP})
+
 
 class Step(NamedTuple):
     """One step of a schedule: actions that are alike in every step but for its number and batch.
 
     Attributes:
-        template: The actions.
+        template: The actions. Where several batches are worked on together, their numbers of step count from
+            the item's, and the number says which of the batches to load.
         step: The step's number.
-        batch: The batch to load.
+        batch: The batch to load; several are joined by ``+``.
     """
 
     template: Template
@@ -44,8 +52,14 @@ class Step(NamedTuple):
 
     def actions(self) -> Iterator[Action]:
         """Yield the step's actions."""
+        batches = self.batches
         for action in self.template:
-            yield action._replace(step=self.step, what=action.what or self.batch)
+            yield action._replace(step=self.step + action.step, what=action.what or batches[action.step])
+
+    @property
+    def batches(self) -> list[str]:
+        """The batches that are loaded, one by one."""
+        return self.batch.split("+")
 
 
 def flat(program: Iterable[Action | Step]) -> Iterator[Action]:
@@ -57,17 +71,35 @@ def flat(program: Iterable[Action | Step]) -> Iterator[Action]:
             yield item
 
 
-def training_step(graph: SplitGraph, turn: int, step: int, batch: Batch) -> Step:
+def training_step(
+    graph: SplitGraph,
+    turn: int,
+    step: int,
+    batch: Batch,
+    *,
+    copies: frozenset[str] = NO_COPIES,
+    local: bool = False,
+) -> Step:
     """Return one step: load, forward over the cuts, loss, backward over the cuts, optimizer steps.
 
     Gradients leave before the sender's own optimizer step, so the receiver need not wait for it.
+
+    Args:
+        graph: What is trained.
+        turn: Who takes part.
+        step: The step's number.
+        batch: The rows.
+        copies: Roles whose copy with the turn's number is trained, in place of their one state.
+        local: Send no gradient back where the sender has a loss of its own to train by.
     """
-    return Step(_placed(graph, turn, "train"), step, str(batch))
+    return Step(_placed(graph, turn, "local" if local else "train", copies), step, str(batch))
 
 
-def evaluation_step(graph: SplitGraph, turn: int, step: int, batch: Batch) -> Step:
+def evaluation_step(
+    graph: SplitGraph, turn: int, step: int, batch: Batch, *, copies: frozenset[str] = NO_COPIES
+) -> Step:
     """Return one evaluation step: load, forward without gradients, predictions and labels noted."""
-    return Step(_placed(graph, turn, "evaluate"), step, str(batch))
+    return Step(_placed(graph, turn, "evaluate", copies), step, str(batch))
 
 
 def prediction_step(graph: SplitGraph, turn: int, step: int, batch: Batch) -> Step:
@@ -95,17 +127,31 @@ def data_roles(graph: SplitGraph, *, labels: bool = True) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _placed(graph: SplitGraph, turn: int, what: str) -> Template:
+def _placed(graph: SplitGraph, turn: int, what: str, copies: frozenset[str] = NO_COPIES) -> Template:
     """Return the template of a turn's parties; always the same object, which performers recognise."""
-    roles = _training(graph) if what == "train" else _evaluation(graph, with_labels=what == "evaluate")
     party = graph.turns[turn]
     return tuple(
-        Action(0, party[role], op, word, party[peer] if peer else "") for role, op, word, peer in roles
+        Action(
+            0,
+            party[role],
+            op,
+            copy_of(word, str(turn)) if role in copies and op in _ON_SEGMENTS else word,
+            party[peer] if peer else "",
+        )
+        for role, op, word, peer in placed_on_roles(graph, what)
     )
 
 
+def placed_on_roles(graph: SplitGraph, what: str) -> Roles:
+    """Return the actions of one step on roles: to ``train``, to train with ``local`` losses, to ``evaluate``."""
+    if what in ("train", "local"):
+        return _training(graph, what == "local")
+    return _evaluation(graph, with_labels=what == "evaluate")
+
+
 @lru_cache(maxsize=64)
-def _training(graph: SplitGraph) -> Roles:
+def _training(graph: SplitGraph, local: bool = False) -> Roles:
+    alone = {cut.name for cut in cuts_without_gradient(graph)} if local else set()
     actions = [(role, Op.LOAD, "", "") for role in data_roles(graph)]
     actions += _forward(graph, Op.FORWARD, labels=True)
     actions += [(loss.role, Op.LOSS, loss.name, "") for loss in graph.losses.values()]
@@ -118,13 +164,34 @@ def _training(graph: SplitGraph) -> Roles:
         for cut in [cut for cut in waiting.get(role, []) if cut.target in due]:
             actions.append((role, Op.RECEIVE, cut.backward_name, cut.target))  # in the order they were sent
             waiting[role].remove(cut)
+        actions += [
+            (role, Op.DETACH, cut.backward_name, "")
+            for cut in _cuts_of(graph, name)
+            if cut.name in alone and cut.has_gradient
+        ]
         actions.append((role, Op.BACKWARD, name, ""))
-        for cut in _returned(graph, name):
+        for cut in [cut for cut in _returned(graph, name) if cut.name not in alone]:
             actions.append((role, Op.SEND, cut.backward_name, cut.source))
             waiting.setdefault(cut.source, []).append(cut)
         if any(p.requires_grad for p in graph.segments[name].module.parameters()):
             actions.append((role, Op.STEP, name, ""))
     return tuple(actions)
+
+
+def cuts_without_gradient(graph: SplitGraph) -> tuple[Cut, ...]:
+    """Return the cuts whose sender needs no gradient back: each segment behind it leads to a loss of its own role."""
+    taught: set[str] = set()
+    for name in reversed(graph.order):
+        role = graph.segments[name].role
+        losses = [loss for loss in graph.losses.values() if loss.prediction.partition(":")[0] == name]
+        readers = [n for n in graph.order if any(_is(r, name) for r in graph.wiring[n])]
+        if losses or any(graph.segments[n].role == role and n in taught for n in readers):
+            taught.add(name)
+    return tuple(cut for cut in graph.cuts if cut.kind == "activation" and cut.producer in taught)
+
+
+def _is(ref: object, segment: str) -> bool:
+    return isinstance(ref, Ref) and ref.segment == segment
 
 
 @lru_cache(maxsize=64)

@@ -80,7 +80,7 @@ class Agreement:
                 break
             if not all(self._has(name, position, before) for name in required):
                 continue
-            if gone and before.holder(position) in self._roster.absent:
+            if gone and not before.holders(position).isdisjoint(self._roster.absent):
                 continue
             new = [Leave(turn, position.epoch, before.done(position, turn)) for turn in gone]
             return position, [*self._roster.leaves, *new]
@@ -131,8 +131,9 @@ class Agreement:
         self._commons.append(position)
         keep = self._commons[-2]
         if self._skips:  # whoever has the state now may not come back
-            holders = {p: self.course.holder(p) for p in self._commons}
-            keep = next((p for p in reversed(self._commons) if holders[p] != holders[position]), START)
+            now = self.course.holders(position)
+            others = (p for p in reversed(self._commons) if now.isdisjoint(self.course.holders(p)))
+            keep = min(keep, next(others, START))
         self._commons = [p for p in self._commons if p >= keep]
         return keep if keep > START else None
 

@@ -1,0 +1,127 @@
+"""SplitFed: clients work at the same time, and their states are averaged after each round (Thapa et al. 2022)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+from ..errors import StudyError
+from ..graph.split_graph import SplitGraph
+from .actions import Action, Op
+from .attendance import Attendance, Share
+from .calendar import Batch, Calendar
+from .copies import advance, averager_of, client_roles, hand_out, lend, measure, own, return_, server_roles
+from .steps import Step, training_step
+
+__all__ = ["SplitFed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFed(Attendance):
+    """Clients train side by side, each with a copy of the clients' part; after each round copies are averaged.
+
+    An average weighs each copy by the rows it was trained on in the round. It holds weights and buffers; optimizers'
+    memory begins anew in each round where there are copies. With one client it is plain split learning.
+
+    Attributes:
+        version: 1: clients' and servers' copies are averaged. 2: the clients' are; the server's one state is trained
+            by all clients, in a random order. 3 (Gawali et al. 2021): the servers' are, and each client keeps its own.
+        personal: Clients keep their own, never averaged, in any version.
+        at_once: Clients at work at the same time, whose batches take turns at the server; a server holds at most
+            as many copies. The next client begins when one is done.
+        averager: The party that gets the clients' copies and averages them, which can look at each; a server
+            unless named.
+        local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
+    """
+
+    version: Literal[1, 2, 3] = 1
+    personal: bool = False
+    at_once: int = 16
+    averager: str = ""
+    local: bool = False
+    name: str = "splitfed"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.version not in (1, 2, 3):
+            raise StudyError("SplitFed has the versions 1, 2 and 3", got=repr(self.version))
+        if self.at_once < 1:
+            raise StudyError("at least one client works at a time", got=f"at_once={self.at_once}")
+
+    def describe(self) -> str:
+        """Return the settings in one line."""
+        who = "each client keeps its own state" if self._private else "the clients' states are averaged"
+        server = "the server has one state" if self.version == 2 else "the server's copies are averaged"
+        words = [f"SplitFed v{self.version}", f"{who} and {server}", self.attendance()]
+        words += [f"{self.at_once} at once"]
+        words += [f"averaged by {self.averager}"] if self.averager else []
+        words += ["local losses, no gradient back"] if self.local else []
+        return ", ".join(words)
+
+    def averages(self, graph: SplitGraph) -> str:
+        """Return the party that sees and averages the clients' states; empty if each client keeps its own."""
+        client_roles(graph)
+        return "" if self._private else averager_of(graph, self.averager)
+
+    def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
+        """Yield the rounds of ``epoch``; then learning rates move on."""
+        private, copied = self._roles(graph)
+        averager = self.averages(graph)
+        if epoch == 0:
+            yield from own(graph, sorted(private))
+        steps = count(calendar.first_step(epoch))
+        step = next(steps)
+        for number in range(self.rounds(calendar, epoch)):
+            waiting = deque(self.shares(graph, calendar, epoch, number))
+            working: list[tuple[Share, Iterator[int]]] = []
+            averaged = bool(waiting)
+            while waiting or working:
+                while waiting and len(working) < self.at_once:
+                    share = waiting.popleft()
+                    yield from lend(graph, copied, share.turn, step, averager)
+                    working.append((share, iter(range(share.first, share.end))))
+                for lane in list(working):
+                    share, batches = lane
+                    index = next(batches)
+                    batch = Batch("train", share.turn, epoch, index)
+                    yield training_step(
+                        graph, share.turn, step, batch, copies=frozenset(copied), local=self.local
+                    )
+                    step = next(steps)
+                    if index + 1 == share.end:
+                        working.remove(lane)
+                        rows = calendar.rows_of(share.turn, epoch, share.first, share.end)
+                        yield from return_(graph, copied, share.turn, step, averager, rows)
+            for role in copied if averaged else ():
+                party = graph.roles[role].parties[0] if role in server_roles(graph) else averager
+                yield Action(step, party, Op.AVERAGE, role)
+        yield from advance(graph, private, step, averager)
+
+    def evaluation(
+        self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str
+    ) -> Iterator[Action | Step]:
+        """Yield how every client that has rows of ``split`` measures, with the average or its own state."""
+        private, _ = self._roles(graph)
+        lent = frozenset(client_roles(graph)) - private
+        step = calendar.first_step(epoch + 1)
+        yield from measure(graph, calendar, epoch, split, step, lent, self.averages(graph))
+
+    def ending(self, graph: SplitGraph, calendar: Calendar, epochs: int) -> Iterator[Action]:
+        """Yield how every client gets the last average, after ``epochs`` epochs."""
+        private, _ = self._roles(graph)
+        shared = [role for role in client_roles(graph) if role not in private]
+        yield from hand_out(graph, shared, calendar.first_step(epochs), self.averages(graph))
+
+    @property
+    def _private(self) -> bool:
+        return self.personal or self.version == 3
+
+    def _roles(self, graph: SplitGraph) -> tuple[frozenset[str], tuple[str, ...]]:
+        """Return the roles whose parties keep their own state, and those of which copies are trained."""
+        clients, servers = client_roles(graph), server_roles(graph)
+        private = frozenset(clients if self._private else ())
+        copied = (*(() if self._private else clients), *(() if self.version == 2 else servers))
+        return private, copied
