@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ..codecs import EXACT, full_word
 from .parts import Cut, Loss, Ref, TensorSpec
 
 if TYPE_CHECKING:
@@ -168,7 +169,9 @@ def _cut(cut: Cut) -> str:
         for name, spec, back in zip(cut.tensors, cut.specs, cut.returns_gradient, strict=True)
     )
     back = f"; gradient back from {cut.target} to {cut.source}" if cut.has_gradient else "; no gradient back"
-    return f"{word(cut.name)}: {cut.kind} from {cut.source} to {cut.target}: {tensors}{back}"
+    written = f", written as {full_word(cut.codec)}" if cut.codec != EXACT else ""
+    back += f", written as {full_word(cut.return_codec)}" if cut.return_codec != EXACT else ""
+    return f"{word(cut.name)}: {cut.kind} from {cut.source} to {cut.target}: {tensors}{written}{back}"
 
 
 def _loss(graph: SplitGraph, loss: Loss) -> str:

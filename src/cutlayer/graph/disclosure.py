@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import GraphError
 from .describe import Size, count, crew, size_of, spec_text, word
-from .parts import Cut, Role, Segment, TensorSpec
+from .parts import Cut, Role, Segment
+from .sizes import amount, written
 
 if TYPE_CHECKING:
     from .split_graph import SplitGraph
@@ -228,7 +229,7 @@ class _Page:
     def _label(self, cut: Cut, way: str) -> str:
         loud = f"!! LABELS ARE OPENLY SHARED !! The field {word(cut.producer)}, as it is, {way} "
         return (
-            f"{loud}{self._partners(cut)}: {self._amount(cut.specs)}. "
+            f"{loud}{self._partners(cut)}: {amount(cut.specs, self.batch_size)}. "
             "When: with every training batch and every evaluation batch."
         )
 
@@ -236,15 +237,14 @@ class _Page:
         names = ", ".join(map(word, cut.tensors))
         return (
             f"Activations over cut {word(cut.name)} ({names} of segment {cut.producer}) {way} "
-            f"{self._partners(cut)}: {self._amount(cut.specs)}. "
+            f"{self._partners(cut)}: {written(cut, self.batch_size)}. "
             "When: every training batch, every evaluation batch, and whenever the parties predict together."
         )
 
     def _gradient(self, cut: Cut, way: str) -> str:
-        specs = [spec for spec, back in zip(cut.specs, cut.returns_gradient, strict=True) if back]
         return (
             f"Gradients over cut {word(cut.backward_name)} (of the loss, by the activations of "
-            f"{cut.producer}) {way} {self._partners(cut)}: {self._amount(specs)}. "
+            f"{cut.producer}) {way} {self._partners(cut)}: {written(cut, self.batch_size, back=True)}. "
             "When: every training batch, never in evaluation."
         )
 
@@ -301,15 +301,6 @@ class _Page:
 
     def _fields(self, names: Iterable[str]) -> str:
         return ", ".join(f"{word(name)} {spec_text(self.role.fields[name])}" for name in names)
-
-    def _amount(self, specs: Iterable[TensorSpec | None]) -> str:
-        known = [spec for spec in specs if spec is not None]
-        if not known:
-            return "shape not known before the data is there"
-        row_bytes = sum(spec.sample_bytes for spec in known)
-        shapes = " and ".join(map(str, known))
-        a_batch, a_row = count(row_bytes * self.batch_size, "byte"), count(row_bytes, "byte")
-        return f"{shapes}, {a_batch} a batch ({a_row} a row)"
 
     def _partners(self, cut: Cut) -> str:
         """Return who is at the other end of ``cut``, as seen from this party in its own turns."""

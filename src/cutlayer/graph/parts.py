@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..codecs import EXACT, Codec
 from ..errors import GraphError
 
 __all__ = ["Cut", "Loss", "Party", "Placement", "Ref", "Role", "Segment", "Share", "TensorSpec", "valid_name"]
@@ -195,6 +196,8 @@ class Cut:
         tensors: Names of the outputs that cross.
         specs: Their shapes and dtypes, where known.
         returns_gradient: Whether a gradient comes back for each tensor.
+        codec: How activations are written as they cross.
+        return_codec: How the gradients that come back are.
     """
 
     name: str
@@ -205,6 +208,8 @@ class Cut:
     tensors: tuple[str, ...]
     specs: tuple[TensorSpec | None, ...]
     returns_gradient: tuple[bool, ...]
+    codec: Codec = EXACT
+    return_codec: Codec = EXACT
 
     @property
     def backward_name(self) -> str:

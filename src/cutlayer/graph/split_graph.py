@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import types
@@ -12,6 +13,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from ..errors import GraphError, nearest
+from .coding import Choice, choose, reserve
 from .guards import refuse_labels, refuse_raw, refuse_raw_columns, run_segment
 from .parts import (
     Cut,
@@ -48,11 +50,14 @@ class SplitGraph:
         example: For each role a few rows of its fields, ``{role: {field: Tensor[B, ...]}}``; with
             it the shapes at every cut are known and a raw field that would cross is noticed.
         name: Name of the configuration.
+        codecs: How what crosses is written: a codec for all cuts, or ``{"head->server": "int8", "head<-server": …}``
+            by cut and direction; exactly as it is unless said.
 
     Raises:
         GraphError: A cycle, an input or label that nobody holds at that place, one module on two
             roles, a raw field or its columns that would cross a cut, a label that feeds what crosses, a
-            segment that leads to no loss.
+            segment that leads to no loss, a codec for a cut that is none or that cannot write what crosses there.
+        StudyError: There is no such codec.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class SplitGraph:
         shares: Iterable[Share] = (),
         example: Mapping[str, Mapping[str, Tensor]] | None = None,
         name: str = "custom",
+        codecs: Choice = None,
     ) -> None:
         self.name = name
         self.roles = _by_name(roles, "role")
@@ -84,7 +90,8 @@ class SplitGraph:
         if example is not None:
             self._infer_specs(example)
             self.untried = refuse_raw_columns(self, example)
-        self.cuts = self._find_cuts()
+        self.cuts = choose(self._find_cuts(), codecs)
+        reserve(self)
 
     @classmethod
     def over(
@@ -95,6 +102,7 @@ class SplitGraph:
         losses: Iterable[Loss],
         shares: Iterable[Share] = (),
         name: str = "custom",
+        codecs: Choice = None,
     ) -> SplitGraph:
         """Build a graph of one's own over the data's holdings, which know parties, fields and shapes.
 
@@ -105,6 +113,7 @@ class SplitGraph:
             losses: Where predictions meet labels.
             shares: Label fields that a role openly sends to another.
             name: Name of the configuration.
+            codecs: How what crosses is written.
         """
         placed = tuple(segments)
         people = as_placement(people, "people")
@@ -115,7 +124,31 @@ class SplitGraph:
         ]
         others = dict.fromkeys(s.role for s in placed if s.role not in people.roles)
         roles += [Role(role, (role,)) for role in others]
-        return cls(roles=roles, segments=placed, losses=losses, shares=shares, example=example, name=name)
+        return cls(
+            roles=roles,
+            segments=placed,
+            losses=losses,
+            shares=shares,
+            example=example,
+            name=name,
+            codecs=codecs,
+        )
+
+    def with_codecs(self, codecs: Choice) -> SplitGraph:
+        """Return the same graph, over the same modules, in which what crosses is written by other codecs.
+
+        Args:
+            codecs: As when a graph is built; None: everything crosses as it is.
+
+        Raises:
+            StudyError: There is no such codec.
+            GraphError: There is no such cut or direction, or the codec cannot write what crosses there.
+        """
+        other = copy.copy(self)
+        other.__dict__.pop("digest", None)
+        other.cuts = choose(self._find_cuts(), codecs)
+        reserve(other)
+        return other
 
     # Questions about parties and places
 

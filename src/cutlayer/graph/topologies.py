@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 from ..errors import CutError, GraphError, nearest
+from .coding import Choice
 from .cutting import Pieces, cut_module
 from .merge import merge_module
 from .parts import Loss, LossFunction, Placement, Role, Segment, Share, TensorSpec
@@ -42,6 +43,7 @@ def vanilla(
     example: Example = None,
     loss: LossFunction | None = None,
     server: str = "server",
+    codecs: Choice = None,
 ) -> SplitGraph:
     """Client up to the cut, server the rest and the loss (Gupta & Raskar 2018, algorithm 1).
 
@@ -55,14 +57,14 @@ def vanilla(
         example: Rows of ``x`` (or ``{field: rows}``) where ``clients`` carries no data.
         loss: ``loss(prediction, label)``; cross-entropy unless given.
         server: The server's name.
+        codecs: How what crosses is written, ``"int8"`` or ``{"head->server": "int8"}``; as it is unless said.
 
     Raises:
         CutError: The model cannot be cut there; names the nearest cut that works.
         GraphError: An argument is of another kind than it should be.
     """
-    return _chain(
-        "vanilla", model, _cuts(cut, "vanilla", 1), ("client", "server"), clients, example, loss, server
-    )
+    roles = ("client", "server")
+    return _chain("vanilla", model, _cuts(cut, "vanilla", 1), roles, clients, example, loss, server, codecs)
 
 
 def u_shaped(
@@ -73,6 +75,7 @@ def u_shaped(
     example: Example = None,
     loss: LossFunction | None = None,
     server: str = "server",
+    codecs: Choice = None,
 ) -> SplitGraph:
     """Client head, server body, client tail: neither records nor labels leave the client.
 
@@ -87,6 +90,7 @@ def u_shaped(
         example,
         loss,
         server,
+        codecs,
     )
 
 
@@ -99,6 +103,7 @@ def multi_hop(
     example: Example = None,
     loss: LossFunction | None = None,
     server: str = "server",
+    codecs: Choice = None,
 ) -> SplitGraph:
     """Client to hop to hop to server ("Tor-like"): each owns some layers and sees only its neighbours.
 
@@ -111,7 +116,8 @@ def multi_hop(
         raise GraphError(
             "multi_hop needs one hop between two cuts", got=f"{len(places)} cuts, {len(middle)} hops"
         )
-    return _chain("multi_hop", model, places, ("client", *middle, "server"), clients, example, loss, server)
+    roles = ("client", *middle, "server")
+    return _chain("multi_hop", model, places, roles, clients, example, loss, server, codecs)
 
 
 def vertical(
@@ -123,6 +129,7 @@ def vertical(
     example: Mapping[str, Tensor] | None = None,
     loss: LossFunction | None = None,
     server: str = "server",
+    codecs: Choice = None,
 ) -> SplitGraph:
     """Parties with other columns of the same people; the server merges their activations and holds the labels.
 
@@ -134,8 +141,9 @@ def vertical(
         example: Rows of ``x`` by role, where ``parties`` carries no data.
         loss: Cross-entropy unless given.
         server: The server's role.
+        codecs: As in :func:`vanilla`.
     """
-    builder = _Builder("vertical", parties, example)
+    builder = _Builder("vertical", parties, example, codecs)
     segments = builder.bottoms(bottoms)
     segments.append(Segment("merge", server, merge_module(merge), tuple(bottoms)))
     segments.append(Segment("top", server, _copy(top, "top"), ("merge",)))
@@ -154,12 +162,13 @@ def extended_vanilla(
     loss: LossFunction | None = None,
     worker: str = "worker",
     server: str = "server",
+    codecs: Choice = None,
 ) -> SplitGraph:
     """The merged activations are first worked on by another client, then by the server with the labels.
 
     Arguments as in :func:`vertical`; ``worker`` is the client that merges and runs ``middle``.
     """
-    builder = _Builder("extended_vanilla", parties, example)
+    builder = _Builder("extended_vanilla", parties, example, codecs)
     segments = builder.bottoms(bottoms)
     segments.append(Segment("merge", worker, merge_module(merge), tuple(bottoms)))
     segments.append(Segment("middle", worker, _copy(middle, "middle"), ("merge",)))
@@ -178,6 +187,7 @@ def multi_task(
     example: Mapping[str, Tensor] | None = None,
     losses: Mapping[str, LossFunction] | None = None,
     weights: Mapping[str, float] | None = None,
+    codecs: Choice = None,
 ) -> SplitGraph:
     """The merged activations feed several servers, each with its own labels and loss.
 
@@ -191,11 +201,12 @@ def multi_task(
         example: Rows of ``x`` by role, where ``parties`` carries no data.
         losses: Loss function by server; cross-entropy unless given.
         weights: Weight of each server's loss; 1 unless given.
+        codecs: As in :func:`vanilla`.
     """
     for server in (*(losses or {}), *(weights or {})):
         if server not in tops:
             raise GraphError(f"no server of this graph is named {server!r}", todo=nearest(server, list(tops)))
-    builder = _Builder("multi_task", parties, example)
+    builder = _Builder("multi_task", parties, example, codecs)
     segments = builder.bottoms(bottoms)
     placed: list[Loss] = []
     for server, top in tops.items():
@@ -241,11 +252,12 @@ def _chain(
     example: Example,
     loss: LossFunction | None,
     server: str,
+    codecs: Choice,
 ) -> SplitGraph:
     """Cut ``model`` into a chain of pieces on ``roles``; the last piece computes the loss."""
     roles = tuple(server if r == "server" else r for r in roles)
     model = _module(model, "model")
-    builder = _Builder(name, _clients(clients, example, server), None)
+    builder = _Builder(name, _clients(clients, example, server), None, codecs)
     fields = builder.example_of("client", tuple(dict.fromkeys(roles)))
     rows = tuple(tensor for field, tensor in fields.items() if field != "y")
     pieces = cut_module(model, cuts, rows, roles=roles)
@@ -325,8 +337,10 @@ def _cuts(cuts: object, name: str, count: int = 0) -> tuple[CutWord, ...]:
 class _Builder:
     """Collects what a configuration says and what the data knows about its roles."""
 
-    def __init__(self, name: str, people: Places | None, example: Mapping[str, Tensor] | None) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, people: Places | None, example: Mapping[str, Tensor] | None, codecs: Choice
+    ) -> None:
+        self.name, self.codecs = name, codecs
         placement = (
             people if people is None or isinstance(people, Named) else as_placement(people, "parties=")
         )
@@ -384,4 +398,5 @@ class _Builder:
             shares=shares,
             example=self.rows or None,
             name=self.name,
+            codecs=self.codecs,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..codecs import EXACT
 from ..graph.parts import Cut, Ref, TensorSpec
 from ..graph.split_graph import SplitGraph
 from ..wire import Kind
@@ -47,6 +48,16 @@ class Crossing:
     refs: tuple[Ref, ...]
     specs: tuple[TensorSpec | None, ...]
     indices: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name in programs and frames."""
+        return self.cut.backward_name if self.kind is Kind.GRADIENT else self.cut.name
+
+    @property
+    def coded(self) -> bool:
+        """Whether a codec has a part in it: to write what crosses, or to bring its gradient in another form."""
+        return self.kind is not Kind.LABEL and (self.cut.codec, self.cut.return_codec) != (EXACT, EXACT)
 
 
 class Blueprint:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from ..errors import FrameError, NumericsError
+from ..errors import FrameError
 from ..graph.parts import TensorSpec
 from ..schedules.actions import Action
 from ..wire import Kind, Message, decode, encode
 from .blueprint import Crossing
-from .compute import NUMERICS, finite, total
+from .coded import reader, writer
+from .compute import finite, total
+from .misfits import not_finite, not_sent, placed, unlike
 from .party import Flight, LocalParty, Runner
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["placed", "receive", "send"]
 
@@ -23,9 +30,9 @@ def send(party: LocalParty, action: Action) -> Runner:
     shared, name, peer, transport = party.shared, action.what, action.peer, party.transport
     parcel = shared.blueprint.parcel(name)
     kind = parcel[0].kind
-    gather = _GATHER[kind]
     first, riders = parcel[0], [(field, crossing) for crossing in parcel[1:] for field in crossing.names]
-    checks = shared.check_finite and kind is Kind.GRADIENT
+    gather = writer(party, first, peer) if first.coded else _GATHER[kind]
+    checks = shared.check_finite and kind is Kind.GRADIENT and not first.coded
     counts = [
         {c.cut.name: shared.meter.traffic(phase, c.cut.name, c.kind, party.name, peer) for c in parcel}
         for phase in ("evaluation", "training")
@@ -33,13 +40,13 @@ def send(party: LocalParty, action: Action) -> Runner:
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
-        tensors = gather(flight, first)
+        tensors = gather(flight, first, step)
         size = 0
         for label, tensor in tensors:
             if tensor is not None:
                 size += tensor.nbytes
                 if checks and not finite(tensor):
-                    _refuse(party, name, step, label, tensor)
+                    raise not_sent(label, tensor, party.name, name, step)
         rode = 0
         for field, crossing in riders:
             labels = flight.fields[field]
@@ -67,6 +74,7 @@ def receive(party: LocalParty, action: Action) -> Runner:
     keep, own, timeout_s = _KEEP[kind], len(parcel[0].names), shared.timeout_s
     device, moves = shared.device, shared.device.type != "cpu"
     most = max(shared.calendar.batch_size, shared.calendar.evaluation_batch_size)
+    read = reader(party, first, peer, name, most) if first.coded else _read
     wary = shared.wary and shared.check_finite
     riders = [(crossing.cut.name, field) for crossing in parcel[1:] for field in crossing.names]
     wanted = [*first.names, *(rider for rider, _ in riders)]
@@ -77,7 +85,7 @@ def receive(party: LocalParty, action: Action) -> Runner:
 
     def run(step: int, what: str) -> None:
         try:
-            message = decode(transport.receive(peer, timeout_s))
+            message = read(transport.receive(peer, timeout_s), step)
         except FrameError as error:
             raise placed(error, party, name, step) from error
         if message.name != name or message.step != step or message.kind is not kind:
@@ -91,11 +99,11 @@ def receive(party: LocalParty, action: Action) -> Runner:
             )
         tensors, flight = message.tensors, party.flight(step)
         if len(tensors) != len(expected):
-            raise _unlike(party, name, step, f"{len(tensors)} tensors", f"{len(expected)}")
+            raise unlike(party, name, step, f"{len(tensors)} tensors", f"{len(expected)}")
         rows = flight.rows
         if (rows or kind is Kind.GRADIENT) and message.training is not flight.training:
             phases = ("evaluation", "training")
-            raise _unlike(party, name, step, phases[message.training], phases[flight.training])
+            raise unlike(party, name, step, phases[message.training], phases[flight.training])
         if kind is Kind.GRADIENT:  # of values made here, so their rows are known
             rows = len(flight.values[first.refs[0]])
         for (label, tensor), (title, dtype, shape) in zip(tensors, expected, strict=True):
@@ -104,21 +112,21 @@ def receive(party: LocalParty, action: Action) -> Runner:
                 and dtype is not None
                 and (tensor.dtype is not dtype or tensor.shape[1:] != shape)
             ):
-                raise _unlike(
+                raise unlike(
                     party, name, step, f"{label} {_spec(tensor)}", f"{title} {specs[wanted.index(title)]}"
                 )
             if tensor is None:
                 if kind is not Kind.GRADIENT:  # only an input may have got no gradient
-                    raise _unlike(party, name, step, f"nothing for {title!r}", "a tensor")
+                    raise unlike(party, name, step, f"nothing for {title!r}", "a tensor")
                 continue
             came = len(tensor) if tensor.ndim else 0
             rows = rows or came
             if not 0 < came <= most or came != rows:
-                raise _unlike(party, name, step, f"{title} of {came} rows", f"{rows or most} rows")
+                raise unlike(party, name, step, f"{title} of {came} rows", f"{rows or most} rows")
         if wary:
             for label, tensor in tensors:
                 if tensor is not None and not finite(tensor):
-                    raise _not_finite(party, name, step, label, peer)
+                    raise not_finite(party, name, step, label, peer)
         if moves:
             tensors = tuple((label, None if t is None else t.to(device)) for label, t in tensors)
         flight.training = message.training
@@ -130,21 +138,25 @@ def receive(party: LocalParty, action: Action) -> Runner:
     return run
 
 
-def _activations(flight: Flight, crossing: Crossing) -> Named:
+def _read(frame: Buffer, step: int) -> Message:
+    return decode(frame)
+
+
+def _activations(flight: Flight, crossing: Crossing, step: int) -> Named:
     values = flight.values
     return tuple(
         [(name, values[ref].detach()) for name, ref in zip(crossing.names, crossing.refs, strict=True)]
     )
 
 
-def _gradients(flight: Flight, crossing: Crossing) -> Named:
+def _gradients(flight: Flight, crossing: Crossing, step: int) -> Named:
     parts = flight.gradients
     return tuple(
         [(name, total(parts.pop(ref, None))) for name, ref in zip(crossing.names, crossing.refs, strict=True)]
     )
 
 
-def _labels(flight: Flight, crossing: Crossing) -> Named:
+def _labels(flight: Flight, crossing: Crossing, step: int) -> Named:
     return tuple([(name, flight.fields[name]) for name in crossing.names])
 
 
@@ -170,51 +182,3 @@ _KEEP = {Kind.ACTIVATION: _keep_activations, Kind.GRADIENT: _keep_gradients, Kin
 
 def _spec(tensor: Tensor | None) -> str:
     return "nothing" if tensor is None else str(TensorSpec.of(tensor)) if tensor.ndim else "a number"
-
-
-def placed(error: FrameError, party: LocalParty, cut: str | None, step: int) -> FrameError:
-    """Return ``error`` with where it happened, which the wire does not know."""
-    return FrameError(
-        error.what,
-        party=party.name,
-        cut=cut,
-        step=step,
-        got=error.got,
-        expected=error.expected,
-        todo=error.todo,
-    )
-
-
-def _unlike(party: LocalParty, cut: str, step: int, got: str, expected: str) -> FrameError:
-    return FrameError(
-        "what came is not what the graph says",
-        party=party.name,
-        cut=cut,
-        step=step,
-        got=got,
-        expected=expected,
-        todo="both sides must load the same study; compare its digest",
-    )
-
-
-def _refuse(party: LocalParty, cut: str, step: int, name: str, tensor: Tensor) -> None:
-    bad = int((~tensor.isfinite()).sum())
-    raise NumericsError(
-        f"the gradient {name!r} holds NaN or infinity in {bad} of {tensor.numel()} values and was not sent",
-        party=party.name,
-        cut=cut,
-        step=step,
-        todo=NUMERICS,
-    )
-
-
-def _not_finite(party: LocalParty, cut: str, step: int, name: str, sender: str) -> NumericsError:
-    error = NumericsError(
-        f"{name!r}, which {sender} sent, holds NaN or infinity",
-        party=party.name,
-        cut=cut,
-        step=step,
-        todo=NUMERICS,
-    )
-    error.sender = sender
-    return error

@@ -11,7 +11,7 @@ from ..errors import nearest
 from .data_tables import AnyData
 from .graph_tables import ChainTable, GraphTable, MergedTable
 from .party_tables import FieldsTable, NetworkTable, PartiesTable, Roles, check_parties, roles_of
-from .words import Metric, Positive, Split, Table, contradiction
+from .words import Metric, Positive, Split, Table, contradiction, expects
 
 __all__ = ["NamedTable", "OptimizerTable", "Tables"]
 
@@ -82,6 +82,13 @@ class EarlyStoppingTable(Table):
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
+CodecsTable = Annotated[
+    str | dict[str, str] | None,
+    expects('a word such as "int8" for all cuts, or a table: "head->server" = "int8"'),
+]
+"""``[codecs]``: see :class:`cutlayer.SplitGraph`; checked when the graph is built."""
+
+
 class Tables(Table):
     """The whole file."""
 
@@ -92,6 +99,7 @@ class Tables(Table):
     optimizer: OptimizerTable | None = None
     optimizers: dict[str, OptimizerTable] = Field(default_factory=dict)
     early_stopping: EarlyStoppingTable | None = None
+    codecs: CodecsTable = None
     network: NetworkTable = NetworkTable()
     parties: PartiesTable = Field(default_factory=dict)
     fields: FieldsTable = Field(default_factory=dict)

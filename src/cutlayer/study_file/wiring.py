@@ -42,7 +42,9 @@ def graph_of(file: StudyFile, people: Placement, functions: Functions | None = N
         functions: Where models come from; knows afterwards which files were executed.
     """
     with in_table(file, "graph"):
-        return _Graph(file, people, functions).build()
+        graph = _Graph(file, people, functions).build()
+    with in_table(file, "codecs"):
+        return graph.with_codecs(file.tables.codecs)
 
 
 def network_of(file: StudyFile) -> tuple[nn.Module, tuple[Tensor, ...]]:
