@@ -68,9 +68,10 @@ def test_the_command_is_one_of_the_command_line(unit: Path):
 
 def test_the_options_that_the_example_names_exist():
     named = set(re.findall(r"--\w+", (HERE / "settings.example").read_text()))
-    assert named == {"--threads", "--address"}
+    assert named == {"--threads", "--address", "--approve"}
     words = ["join", "s.toml", "--as", "a", "--threads", "4", "--address", "study.example.org:7443"]
-    assert understood(words)["address"] == "study.example.org:7443"
+    found = understood([*words, "--approve", "0" * 64, "--approve", "1" * 64])
+    assert found["address"] == "study.example.org:7443" and found["approve"] == ["0" * 64, "1" * 64]
 
 
 def test_each_setting_is_used_and_each_used_one_is_explained():

@@ -403,13 +403,26 @@ for background in (False, True):
 def test_a_disk_that_is_really_full(tmp_path):
     """A disk of 5 MB in memory, which only this subprocess sees."""
     mount = 'mount -t tmpfs -o size=5m none "$1" && echo mounted && exec "$2" -c "$3" "$1"'
-    call = ["unshare", "-m", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, SMALL_DISK]
+    call = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        mount,
+        "sh",
+        str(tmp_path),
+        sys.executable,
+        SMALL_DISK,
+    ]
     try:
         done = subprocess.run(call, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
-        pytest.skip("no unshare here")
+        pytest.skip("unshare is not installed (Debian, Ubuntu: apt install util-linux)")
     if "mounted" not in done.stdout:
-        pytest.skip("not allowed to mount a disk here")
+        pytest.skip(
+            f"no disk can be mounted here ({done.stderr.strip()}): run as root, or allow user namespaces"
+        )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("No space left on device") == 2
 

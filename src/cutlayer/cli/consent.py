@@ -24,7 +24,7 @@ __all__ = ["agreed", "code_of"]
 
 def agreed(
     file: StudyFile,
-    approve: str | None,
+    approve: Sequence[str],
     approvals: Approvals,
     build: Callable[[], PartyStudy],
     command: Sequence[str],
@@ -33,7 +33,7 @@ def agreed(
 
     Args:
         file: The study's file.
-        approve: What the user said with ``--approve``.
+        approve: What the user said with ``--approve``: the digest of the study, of its model code, or of both.
         approvals: What was approved here before.
         build: Builds the study; the model code is executed.
         command: The command as it was given, without ``--approve``.
@@ -41,19 +41,24 @@ def agreed(
     Raises:
         ConsentError: It was not approved.
     """
-    if approve is not None:
-        vouches_for(approve, "")
     code = code_of(file)
-    only_code = approve is not None and bool(code) and vouches_for(approve, code_digest(code))
+    rest = [word for word in approve if not vouches_for(word, code_digest(code)) or not code]
+    for_code = len(rest) < len(approve)
     last = approvals.last
-    if approve is not None and last is not None and vouches_for(approve, last.digest) and last.code != code:
+    if last is not None and last.code != code and any(vouches_for(word, last.digest) for word in rest):
         raise ConsentError(
             f"the model code is not what was approved on {last.time[:10]} with this digest: nothing was executed",
             got=_listed(code), expected=_listed(last.code),
             todo="see who changed these files, and put them back",
         )  # fmt: skip
-    if not approvals.covers_code(code) and (approve is None or only_code):
-        _approve_code(code, approvals, only_code, command)
+    if code and len(rest) > 1:
+        raise ConsentError(
+            "the model code here is not the one that you approve: nothing was executed",
+            got=f"digest {code_digest(code)} of {_listed(code)}", expected=" or ".join(rest),
+            todo="ask the study lead which model code is the right one",
+        )  # fmt: skip
+    if not approvals.covers_code(code) and (for_code or not rest):
+        _approve_code(code, approvals, for_code, command)
     found = build()
     if dict(found.study.code) != code:
         raise ConsentError(
@@ -61,7 +66,7 @@ def agreed(
             party=found.party, got=_listed(found.study.code), expected=_listed(code),
             todo="see who changes these files meanwhile",
         )  # fmt: skip
-    return found, _approve_study(found, None if only_code else approve, approvals, command)
+    return found, _approve_study(found, rest, approvals, command)
 
 
 def code_of(file: StudyFile) -> dict[str, str]:
@@ -109,15 +114,15 @@ def _approve_code(code: Mapping[str, str], approvals: Approvals, given: bool, co
 
 
 def _approve_study(
-    found: PartyStudy, approve: str | None, approvals: Approvals, command: Sequence[str]
+    found: PartyStudy, approve: Sequence[str], approvals: Approvals, command: Sequence[str]
 ) -> str:
     study, party = found.study, found.party
     statement = study.disclosure(party, found.network.host)
-    if approve is not None:
-        if not vouches_for(approve, study.digest):
+    if approve:
+        if not any(vouches_for(word, study.digest) for word in approve):
             raise ConsentError(
                 f"the study here is not the one that you approve{_changed(study, approvals)}",
-                party=party, got=f"digest {study.digest}", expected=approve,
+                party=party, got=f"digest {study.digest}", expected=" or ".join(approve),
                 todo="ask the study lead which study file and model code are the right ones",
             )  # fmt: skip
         if not approvals.covers(study, statement):
@@ -130,7 +135,7 @@ def _approve_study(
     if not _somebody_is_there():
         raise ConsentError(
             f"{party}: nobody has approved this study yet{_changed(study, approvals)}\n\n{text}\n\n"
-            f"To approve exactly this:\n  {_with(command, study.digest)}"
+            f"To approve exactly this:\n  {_with(command, *_digests(study))}"
         )
     _say(text, "")
     if not _yes("Approve? [y/N] "):
@@ -164,8 +169,13 @@ def _changed(study: Study, approvals: Approvals) -> str:
     return f": {', '.join(differ)} {verb} from what was approved on {last.time[:10]}"
 
 
-def _with(command: Sequence[str], digest: str) -> str:
-    return shlex.join([*command, "--approve", digest])
+def _digests(study: Study) -> list[str]:
+    """Return what to approve: the model code, where there is any, so that no other is executed; and the study."""
+    return [*([study.parts["model code"]] if study.code else []), study.digest]
+
+
+def _with(command: Sequence[str], *digests: str) -> str:
+    return shlex.join([*command, *(word for digest in digests for word in ("--approve", digest))])
 
 
 def _listed(code: Mapping[str, str]) -> str:

@@ -7,22 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options
 from .commands import STUDY
-from .taking_part import (
-    Approve,
-    AsJson,
-    Data,
-    Keys,
-    Out,
-    Report,
-    Threads,
-    begin,
-    host_of,
-    take_part,
-)
+from .taking_part import begin, host_of, take_part
 
 if TYPE_CHECKING:
-    from ..sessions.participant import Part, Watcher
+    from ..sessions.part import Part, Watcher
     from ..study_file import PartyStudy
 
 __all__ = ["join"]
@@ -33,17 +23,17 @@ def join(
     party: Annotated[
         str, typer.Option("--as", help="Your party's name, as in its certificate.", metavar="PARTY")
     ],
-    data: Data = None,
-    keys: Keys = None,
-    out: Out = None,
+    data: options.Data = None,
+    keys: options.Keys = None,
+    out: options.Out = None,
     address: Annotated[
         str | None,
         typer.Option(help="Where the host listens, if not where [network] says.", metavar="HOST:PORT"),
     ] = None,
-    approve: Approve = None,
-    threads: Threads = None,
-    report: Report = True,
-    as_json: AsJson = False,
+    approve: options.Approve = None,
+    threads: options.Threads = None,
+    report: options.Report = True,
+    as_json: options.AsJson = False,
 ) -> None:
     """Take part in a study with your own data, which stay here.
 

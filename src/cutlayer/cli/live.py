@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..runtime.training import Progress
     from ..sessions.messages import Status
-    from ..sessions.participant import Watcher
+    from ..sessions.part import Watcher
     from ..study import Study
 
 __all__ = ["shown"]

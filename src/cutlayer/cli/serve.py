@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options
 from .commands import STUDY
-from .taking_part import (
-    Approve,
-    AsJson,
-    Data,
-    Keys,
-    Out,
-    Report,
-    Threads,
-    begin,
-    host_of,
-    take_part,
-)
+from .taking_part import begin, host_of, take_part
 
 if TYPE_CHECKING:
-    from ..sessions.participant import Part, Watcher
+    from ..sessions.part import Part, Watcher
     from ..study_file import PartyStudy
 
 __all__ = ["serve"]
@@ -31,9 +21,9 @@ __all__ = ["serve"]
 
 def serve(
     study: Annotated[Path, STUDY],
-    keys: Keys = None,
-    data: Data = None,
-    out: Out = None,
+    keys: options.Keys = None,
+    data: options.Data = None,
+    out: options.Out = None,
     listen: Annotated[
         str | None,
         typer.Option(
@@ -41,10 +31,10 @@ def serve(
             metavar="HOST:PORT",
         ),
     ] = None,
-    approve: Approve = None,
-    threads: Threads = None,
-    report: Report = True,
-    as_json: AsJson = False,
+    approve: options.Approve = None,
+    threads: options.Threads = None,
+    report: options.Report = True,
+    as_json: options.AsJson = False,
 ) -> None:
     """Host a study that the other parties join, and perform the host's own part.
 
@@ -61,7 +51,7 @@ def serve(
 
     \b
     cutlayer serve study.toml --keys keys/server --listen 0.0.0.0:7443
-    cutlayer serve study.toml --approve 5f0c1d2e3a4b5c6d
+    cutlayer serve study.toml --approve 5f0c1d2e3a4b5c6d7e8f90a1b2c3d4e5
     """  # noqa: D301
     from ..study_file import load_study
 

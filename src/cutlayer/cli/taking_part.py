@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,45 +20,12 @@ from .screen import console
 
 if TYPE_CHECKING:
     from ..keys import Credentials
-    from ..sessions.participant import Part, Watcher
+    from ..sessions.part import Part, Watcher
     from ..study_file import PartyStudy, StudyFile
 
-__all__ = [
-    "Approve", "AsJson", "Data", "Keys", "Out", "Own", "Report", "Threads",
-    "asked_to_end", "begin", "check_extra", "host_of", "name_in_a_path",
-    "take_part",
-]  # fmt: skip
+__all__ = ["Own", "asked_to_end", "begin", "check_extra", "host_of", "name_in_a_path", "take_part"]
 
 RECORDS = "records.safetensors"
-
-Approve = Annotated[
-    str | None,
-    typer.Option(
-        help="Approve the study of this digest, its model code included. The first time, the code runs before "
-        "the digest is known: read it first.",
-        metavar="DIGEST",
-    ),
-]
-Keys = Annotated[
-    Path | None,
-    typer.Option(
-        help="The party's keys; keys/PARTY beside the study or in this folder unless given.", metavar="DIR"
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(help="The party's own data; those that `cutlayer deal` put beside the study unless given.",
-                 metavar="DIR"),
-]  # fmt: skip
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Where this party's part is kept; runs/STUDY/PARTY unless given.", metavar="DIR"),
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Compute threads.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Show what happens as lines of JSON, for programs.")]
-Report = Annotated[
-    bool, typer.Option("--report/--no-report", help="Write report.html of this party's part at the end.")
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +72,7 @@ def begin(
 
 def take_part(
     own: Own,
-    approve: str | None,
+    approve: Sequence[str] | None,
     threads: int | None,
     *,
     as_json: bool,
@@ -126,7 +93,7 @@ def take_part(
     approvals = Approvals(own.folder)
     with asked_to_end():
         try:
-            found, consent = agreed(own.file, approve, approvals, build, own.command)
+            found, consent = agreed(own.file, approve or (), approvals, build, own.command)
             _use_threads(found, threads)
             part = _part(own, found)
             with shown(found.study, own.party, as_json=as_json) as watcher:
@@ -198,7 +165,7 @@ def _beside(file: StudyFile, party: str) -> Path | None:
 
 
 def _part(own: Own, found: PartyStudy) -> Part:
-    from ..sessions.participant import Part
+    from ..sessions.part import Part
 
     return Part(
         study=found.study, party=own.party, host=found.network.host, data=found.own, folder=own.folder,
