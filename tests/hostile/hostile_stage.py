@@ -216,10 +216,14 @@ class Stage:
 
 def differences(folder: Path, clients: int, **made) -> list[str]:
     """Return the tensors in which the parties' folders differ from the simulator's."""
+    study, people = make_study(clients, **made)
+    return unlike(folder, study.simulate(people).weights())
+
+
+def unlike(folder: Path, expected) -> list[str]:
+    """Return the tensors of ``expected``, the weights by segment, from which the parties' folders differ."""
     from safetensors.torch import load_file
 
-    study, people = make_study(clients, **made)
-    expected = study.simulate(people).weights()
     found: dict[str, dict[str, torch.Tensor]] = {}
     for path in folder.glob("*/model/*.safetensors"):
         found[path.stem] = load_file(path)
