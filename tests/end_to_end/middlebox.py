@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -78,8 +79,14 @@ class Middlebox:
 class Detoured(Trial):
     """A trial whose parties reach their host through a middlebox."""
 
-    def __init__(self, bench: Bench, study: Path, folder: Path) -> None:
-        super().__init__(bench, study, folder)
+    def __init__(
+        self,
+        bench: Bench,
+        study: Path,
+        folder: Path,
+        plan: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    ) -> None:
+        super().__init__(bench, study, folder, plan)
         name, _, port = self.address.rpartition(":")
         self._direct, self.middlebox = self.address, Middlebox((name, int(port)))
 

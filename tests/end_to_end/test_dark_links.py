@@ -55,10 +55,11 @@ def lit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarBench]:
 
 @pytest.mark.long
 def test_half_open_connections_are_noticed_and_replaced(bench: Bench, tmp_path: Path) -> None:
-    with Detoured(bench, bench.dealt("u-shape"), tmp_path) as tried:
-        tried.wait(tried.holds("server", (0, 4)))
+    with Detoured(bench, bench.dealt("u-shape"), tmp_path, {"server": [["gate:0:4"]]}) as tried:
+        tried.wait_at_gate("server")
         before = tried.middlebox.connections
         tried.middlebox.freeze()
+        tried.open_gate("server")
         tried.wait(lambda: tried.middlebox.connections >= before + 3, limit_s=12)
         tried.wait()
         tried.check()
@@ -66,9 +67,10 @@ def test_half_open_connections_are_noticed_and_replaced(bench: Bench, tmp_path: 
 
 
 def test_half_open_connections_are_reset_and_replaced(bench: Bench, tmp_path: Path) -> None:
-    with Detoured(bench, bench.dealt("vanilla"), tmp_path) as tried:
-        tried.wait(tried.holds("server", (0, 4)))
+    with Detoured(bench, bench.dealt("vanilla"), tmp_path, {"server": [["gate:0:4"]]}) as tried:
+        tried.wait_at_gate("server")
         tried.middlebox.freeze()
+        tried.open_gate("server")
         until = time.monotonic() + 4
         tried.wait(lambda: time.monotonic() > until)
         tried.middlebox.reset()
@@ -77,19 +79,15 @@ def test_half_open_connections_are_reset_and_replaced(bench: Bench, tmp_path: Pa
         far_parties.check_same_frames(tried, bench)
 
 
-def test_connections_are_reset_every_second(bench: Bench, tmp_path: Path) -> None:
-    with Detoured(bench, bench.dealt("u-shape", epochs=5), tmp_path) as tried:
-        resets, due = 0, 0.0
-
-        def all_done() -> bool:
-            nonlocal resets, due
-            if time.monotonic() > due and tried.middlebox.connections >= 3 * (resets + 1):
-                tried.middlebox.reset()
-                resets, due = resets + 1, time.monotonic() + 1
-            return all(tried.codes.get(party) == 0 for party in tried.parties)
-
-        tried.wait(all_done)
-        assert resets > 1
+def test_connections_are_reset_again_and_again(bench: Bench, tmp_path: Path) -> None:
+    gates = ["gate:0:4", "gate:0:12", "gate:1:4", "gate:2:0"]
+    with Detoured(bench, bench.dealt("u-shape"), tmp_path, {"server": [gates]}) as tried:
+        for resets in range(len(gates)):
+            tried.wait_at_gate("server")
+            tried.wait(lambda needed=3 * (resets + 1): tried.middlebox.connections >= needed)
+            tried.open_gate("server")
+            tried.middlebox.reset()
+        tried.wait()
         tried.check()
         far_parties.check_same_frames(tried, bench)
 
