@@ -63,6 +63,12 @@ def test_compose_takes_the_file():
     assert found.returncode == 0, found.stderr
 
 
+def test_its_network_is_that_of_the_digits_example():
+    """Both folders are whole in themselves, to be copied; what they train is the same."""
+    example = DEPLOY.parent / "examples" / "digits" / "model.py"
+    assert (HERE / "model.py").read_text() == example.read_text()
+
+
 def test_the_services_are_the_parties_of_the_study():
     study = tomllib.loads((HERE / "study.toml").read_text())
     assert list(SERVICES) == ["server", *HOSPITALS]
