@@ -177,8 +177,8 @@ def test_a_party_s_own_report_knows_the_network_and_its_own_rows(own_pages):
     client, server = own_pages["hospital-1"].text, own_pages["server"].text
     for text in (client, server):
         assert "Network 642 parameters, on 2 roles" in text and "Parameters by segment" in text
-    assert "over hospital-1's own rows" in client
-    assert "Over hospital-1's own rows; what other label holders measured is not in its log." in client
+    assert "auc 0.87, measured at hospital-1" in client
+    assert "Over all rows that are measured at hospital-1; what others measure is not in its log." in client
     assert "No loss is computed at server" in server and "Accuracy" not in server
 
 

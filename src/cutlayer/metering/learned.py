@@ -17,7 +17,7 @@ Row = tuple[Cell, ...]
 def losses(events: Sequence[Event]) -> Table:
     """Return the training loss by epoch: the mean over its rows, as they were when their batch came.
 
-    A party's own log tells of the losses that are computed there, over its own rows.
+    A party's own log tells of the losses that are computed there.
     """
     epochs, party = list(ended_epochs(events).values()), viewer(events)
     names = list(dict.fromkeys(name for e in epochs for name in e.losses))
@@ -60,7 +60,7 @@ def _holders(groups: Sequence[Sequence[Measured]], viewer: str) -> str:
     holders = max((len(group) for group in groups), default=0)
     if holders < 2:
         if viewer and groups:
-            return f"Over {viewer}'s own rows; what other label holders measured is not in its log."
+            return f"Over all rows that are measured at {viewer}; what others measure is not in its log."
         return "Over all rows of the label holder's split." if groups else ""
     means = {name: None for group in groups for name in only_averaged(group)}
     told = []

@@ -172,7 +172,7 @@ def _result(events: Sequence[Event], split: str, loss: str, *, several: bool) ->
     if means:
         others.append(f"row-weighted mean: {', '.join(means)}")
     if whose := viewer(events):
-        others.append(f"over {whose}'s own rows")
+        others.append(f"measured at {whose}")
     words = [first.capitalize() if len(first) > 3 else first.upper(), split, *([loss] if several else [])]
     return Fact(label=", ".join(words), value=shown(figures.get(first)), detail=", ".join(others))
 
