@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .schedules.actions import Action as Action
     from .schedules.actions import Program as Program
     from .schedules.check import check as check
+    from .schedules.parallel import Parallel as Parallel
     from .schedules.round_robin import RoundRobin as RoundRobin
     from .schedules.splitfed import SplitFed as SplitFed
     from .study import Study as Study
@@ -53,13 +54,15 @@ if TYPE_CHECKING:
 
 # Loaded on first use: importing torch takes a second that `cutlayer --help` need not wait for.
 _HOME = {
-    "Action": "schedules.actions", "Concat": "graph.merge", "Cut": "graph.parts", "EarlyStopping": "runtime.stopping",
-    "Loss": "graph.parts", "Mean": "graph.merge", "Party": "graph.parts", "Program": "schedules.actions",
+    "Action": "schedules.actions", "Concat": "graph.merge", "Cut": "graph.parts",
+    "EarlyStopping": "runtime.stopping", "Loss": "graph.parts", "Mean": "graph.merge",
+    "Parallel": "schedules.parallel", "Party": "graph.parts", "Program": "schedules.actions",
     "Role": "graph.parts", "RoundRobin": "schedules.round_robin", "Run": "run", "Segment": "graph.parts",
-    "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph", "Study": "study", "Sum": "graph.merge",
-    "TensorSpec": "graph.parts", "check": "schedules.check", "load_study": "study_file", "cut_module": "graph.cutting",
-    "extended_vanilla": "graph.topologies", "multi_hop": "graph.topologies", "multi_task": "graph.topologies",
-    "u_shaped": "graph.topologies", "vanilla": "graph.topologies", "vertical": "graph.topologies",
+    "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph",
+    "Study": "study", "Sum": "graph.merge", "TensorSpec": "graph.parts", "check": "schedules.check",
+    "cut_module": "graph.cutting", "extended_vanilla": "graph.topologies", "load_study": "study_file",
+    "multi_hop": "graph.topologies", "multi_task": "graph.topologies", "u_shaped": "graph.topologies",
+    "vanilla": "graph.topologies", "vertical": "graph.topologies",
 }  # fmt: skip
 _MODULES = {"data": "data", "networks": "graph.networks", "optim": "runtime.optim"}
 

@@ -235,6 +235,7 @@ class Study:
             cohorts,
             batch_size=self.batch_size,
             drop_last=self.drop_last,
+            pooled=bool(getattr(self.schedule, "pooled", False)),
             metrics=self.metrics,
             stopping=self.early_stopping,
         )
@@ -285,7 +286,10 @@ class Study:
 
     def course(self, rows: Sequence[Mapping[str, int]], leaves: Sequence[Leave] = ()) -> Course:
         """Return what all parties do, if the turns have so many rows by split."""
-        calendar = Calendar(rows, self.batch_size, self.seed, self.drop_last, self.shuffle, leaves=leaves)
+        pooled = bool(getattr(self.schedule, "pooled", False))
+        calendar = Calendar(
+            rows, self.batch_size, self.seed, self.drop_last, self.shuffle, leaves=leaves, pooled=pooled
+        )
         return Course(self.graph, self.schedule, calendar, self.epochs, self.evaluate, self.early_stopping)
 
     def _calendar(self, cohorts: Cohorts) -> Calendar:

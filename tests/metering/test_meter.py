@@ -123,7 +123,7 @@ def simulated(case, handover="peer", epochs=2):
     for party in simulation.parties.values():
         party.transport = Listening(party.transport, heard)
     simulation.train()
-    batches = [batch for epoch in range(epochs) for batch in batches_of(schedule, graph, calendar, epoch)]
+    batches = [batch for epoch in range(epochs) for (batch,) in batches_of(schedule, graph, calendar, epoch)]
     return graph, data, calendar, batches, log.events, heard
 
 

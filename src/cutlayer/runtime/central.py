@@ -60,11 +60,11 @@ class CentralTwin:
         for name, segment in self.network.segments.items():
             segment.register_forward_pre_hook(lambda module, args, name=name: self._draw(name))
 
-    def train_epoch(self, batches: Iterable[Batch]) -> None:
-        """Train on ``batches`` in their order, then move the learning rates on."""
+    def train_epoch(self, steps: Iterable[tuple[Batch, ...]]) -> None:
+        """Train on the rows of each step's batches, taken together, in order; then move the learning rates on."""
         self.network.train()
-        for batch in batches:
-            fields = self._pile.rows(batch, self.calendar)
+        for batches in steps:
+            fields = self._pile.together(batches, self.calendar)
             total = self._loss(fields)
             for optimizer in self._optimizers.values():
                 optimizer.zero_grad()
@@ -162,6 +162,16 @@ class _Pile:
             )
             found[role] = {name: tensor.to(self.device) for name, tensor in rows.items()}
         return found
+
+    def together(self, batches: tuple[Batch, ...], calendar: Calendar) -> dict[str, dict[str, Tensor]]:
+        """Return ``{role: {field: rows}}`` of several batches, one behind the other."""
+        parts = [self.rows(batch, calendar) for batch in batches]
+        if len(parts) == 1:
+            return parts[0]
+        return {
+            role: {name: torch.cat([part[role][name] for part in parts]) for name in fields}
+            for role, fields in parts[0].items()
+        }
 
     def _seed(self, role: str, batch: Batch) -> int:
         """Where the augmentation of a role's dataset draws from; an evaluation is the same in every epoch."""

@@ -104,8 +104,10 @@ def add(total: State, live: LiveSegment, rows: int) -> None:
         total[_SCALARS] = scalars
     for name, tensor in state.items():
         if tensor.is_floating_point():
-            key, part = _SUM + name, tensor.to(torch.float64)
-            total[key] = total[key].add_(part, alpha=rows) if key in total else part.mul(rows)
+            key = _SUM + name
+            if key not in total:
+                total[key] = torch.zeros_like(tensor, dtype=torch.float64)
+            total[key].add_(tensor, alpha=rows)
         else:
             key = _MOST + name
             total[key] = torch.maximum(total[key], tensor) if key in total else tensor.clone()

@@ -73,6 +73,13 @@ class Course:
                 return Position(epoch, _END_OF_TRAINING)
         return self.end
 
+    def first_step(self, epoch: int) -> int:
+        """Return the number of the first step of ``epoch``; a schedule may count otherwise than a step a batch."""
+        steps = getattr(self.schedule, "steps", None)
+        if steps is None:
+            return self.calendar.first_step(epoch)
+        return sum(steps(self.calendar, earlier) for earlier in range(epoch))
+
     def ending(self) -> Iterator[Action]:
         """Yield what is done once training is over."""
         return ending(self.schedule, self.graph, self.calendar, self.epochs)

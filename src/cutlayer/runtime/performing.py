@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from ..metering.meter import Meter
 from ..schedules.actions import Action, Op
 from ..schedules.steps import Step, Template
-from . import compute, copies, crossing, evaluation, handover
+from . import compute, copies, crossing, evaluation, handover, joint
 from .party import LocalParty, Runner
 
 __all__ = ["Performer"]
@@ -21,6 +21,8 @@ MAKERS: Mapping[Op, Callable[[LocalParty, Action], Runner]] = {
     Op.FORWARD: compute.forward,
     Op.INFER: compute.infer,
     Op.LOSS: compute.loss,
+    Op.JOIN: joint.join,
+    Op.SPLIT: joint.split,
     Op.DETACH: compute.detach,
     Op.BACKWARD: compute.backward,
     Op.STEP: compute.step,
@@ -76,7 +78,12 @@ class Performer:
             if isinstance(item, Step):
                 known = self._known.get(id(item.template))
                 if known is None:
-                    own = [self._timed(action) for action in item.template if action.party in self.parties]
+                    joint = "+" in item.batch
+                    own = [
+                        self._numbered(action) if joint else self._timed(action)
+                        for action in item.template
+                        if action.party in self.parties
+                    ]
                     known = self._known[id(item.template)] = item.template, own
                 if known[1]:
                     self.acted = True
@@ -84,6 +91,16 @@ class Performer:
             elif item.party in self.parties:
                 self.acted = True
                 _run([self._timed(item)], item.step, "")
+
+    def _numbered(self, action: Action) -> Timed:
+        """Return the runner of an action in a step of several batches: it does the one of its own number."""
+        run, what, count = self._timed(action)
+        number = action.step
+
+        def one(step: int, what: str) -> None:
+            run(step + number, what if action.what else what.split("+")[number])
+
+        return one, what, count
 
     def _timed(self, action: Action) -> Timed:
         runner = MAKERS[action.op](self.parties[action.party], action)

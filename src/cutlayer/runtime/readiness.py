@@ -26,6 +26,7 @@ def check_data(
     *,
     batch_size: int,
     drop_last: bool,
+    pooled: bool = False,
     metrics: Sequence[str],
     stopping: EarlyStopping | None,
 ) -> None:
@@ -37,6 +38,7 @@ def check_data(
         cohorts: The turns' common rows.
         batch_size: Rows in a training batch.
         drop_last: Whether an epoch's last batch is left out where it is not full.
+        pooled: Whether a batch is drawn over all turns' rows, so that a turn's part may be one row.
         metrics: Names of metrics, or none for all that fit.
         stopping: What early stopping goes by, if there is any.
 
@@ -73,15 +75,16 @@ def check_data(
                 )
     if not any(rows.get("train") for rows in cohorts.rows):
         raise DataError("nobody has rows to train on", todo="give the split 'train' to the parties")
-    if drop_last and all(rows.get("train", 0) < batch_size for rows in cohorts.rows):
+    train = [rows.get("train", 0) for rows in cohorts.rows]
+    if drop_last and all(rows < batch_size for rows in ([sum(train)] if pooled else train)):
         raise StudyError(
             "with drop_last there is nothing to train on: nobody has a full batch",
-            got=f"batch_size={batch_size}, at most {max(r.get('train', 0) for r in cohorts.rows)} rows",
+            got=f"batch_size={batch_size}, at most {max(train)} rows",
             todo="choose smaller batches, or drop_last=False",
         )
     _check_metrics(graph, holdings, metrics, stopping)
     left = {rows["train"] % batch_size for rows in cohorts.rows if rows.get("train")}
-    if batch_size == 1 or (1 in left and not drop_last):
+    if batch_size == 1 or pooled or (1 in left and not drop_last):
         _try_one_row(graph, holdings, batch_size)
 
 

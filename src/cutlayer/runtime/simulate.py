@@ -15,7 +15,7 @@ from ..metering.run_log import RunLog
 from ..schedules.actions import Op
 from ..schedules.base import Schedule
 from ..schedules.calendar import Batch, Calendar
-from ..schedules.steps import flat, prediction_step
+from ..schedules.steps import Step, prediction_step
 from ..transports import MemoryHub
 from ..wire import PlainSeal
 from .cohorts import Cohorts
@@ -164,10 +164,14 @@ class Simulation(Trainer):
             )
 
 
-def batches_of(schedule: Schedule, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Batch]:
-    """Yield the training batches of ``epoch`` in the order in which the schedule's program uses them."""
+def batches_of(
+    schedule: Schedule, graph: SplitGraph, calendar: Calendar, epoch: int
+) -> Iterator[tuple[Batch, ...]]:
+    """Yield the training batches of ``epoch`` in the order in which the schedule's program uses them, step by step."""
     step = -1
-    for action in flat(schedule.epoch(graph, calendar, epoch)):
-        if action.op is Op.LOAD and action.step != step:
-            step = action.step
-            yield Batch.parse(action.what)
+    for item in schedule.epoch(graph, calendar, epoch):
+        if isinstance(item, Step):
+            yield tuple(map(Batch.parse, item.batches))
+        elif item.op is Op.LOAD and item.step != step:
+            step = item.step
+            yield (Batch.parse(item.what),)

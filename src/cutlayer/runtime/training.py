@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
@@ -112,7 +111,7 @@ class Trainer:
         wary: bool = False,
     ) -> None:
         self.course, self.settings, self.log, self.snapshots = course, settings, log, snapshots
-        self.progress = Progress(epochs=settings.epochs, steps=course.calendar.first_step(settings.epochs))
+        self.progress = Progress(epochs=settings.epochs, steps=course.first_step(settings.epochs))
         self.meter = Meter()
         self.best_epoch = -1
         self.stopped = False
@@ -121,6 +120,7 @@ class Trainer:
         self._every = every
         self._on_progress = on_progress
         self._shown = 0.0
+        self._steps = 0
         device = torch.device(settings.device)
         self.shared = Circumstances(
             blueprint=Blueprint(course.graph),
@@ -185,7 +185,7 @@ class Trainer:
         self.log.write(
             EpochEnded(
                 epoch=epoch,
-                steps=self.course.calendar.steps(epoch),
+                steps=self._steps,
                 rows=rows,
                 losses=totals,
                 seconds=time.perf_counter() - began,
@@ -201,14 +201,14 @@ class Trainer:
     def _training(self, epoch: int, first: int) -> Iterator[Action | Step]:
         """Yield the items of training; once one was performed, keep a snapshot if it is due."""
         items = self.course.training(epoch)
-        if self._every is None:
-            yield from islice(items, first, None)
-            return
-        for index, (item, due) in enumerate(points(items, self._every)):
+        self._steps = 0
+        marked = ((item, False) for item in items) if self._every is None else points(items, self._every)
+        for index, (item, due) in enumerate(marked):
+            self._steps += isinstance(item, Step)
             if index < first:
                 continue
-            if isinstance(item, Step):
-                self.progress.step, self.progress.batch = item.step, item.batch
+            if isinstance(item, Step) and self._every is not None:
+                self.progress.step, self.progress.batch = item.step, item.batches[0]
                 self._show()
             yield item
             if due and self.performer.acted:

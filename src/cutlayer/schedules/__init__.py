@@ -4,6 +4,7 @@ from .actions import Action, Op, Program
 from .base import Schedule, program_of
 from .calendar import Calendar, Leave
 from .check import check
+from .parallel import Parallel
 from .round_robin import RoundRobin
 from .splitfed import SplitFed
 
@@ -12,6 +13,7 @@ __all__ = [
     "Calendar",
     "Leave",
     "Op",
+    "Parallel",
     "Program",
     "RoundRobin",
     "Schedule",

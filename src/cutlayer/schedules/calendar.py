@@ -65,6 +65,8 @@ class Calendar:
         shuffle: Draw a new order in every epoch; otherwise the order of the ids.
         evaluation_batch_size: Rows in an evaluation batch.
         leaves: Turns that do not take place in some epochs.
+        pooled: A training batch has ``batch_size`` rows over all turns, drawn from all of their rows without
+            replacement, so that a turn's part of it varies and may be none.
     """
 
     rows: Sequence[Mapping[str, int]]
@@ -74,6 +76,8 @@ class Calendar:
     shuffle: bool = True
     evaluation_batch_size: int = 256
     leaves: Sequence[Leave] = ()
+    pooled: bool = False
+    _pool: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     _orders: dict[tuple[int, str, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +92,8 @@ class Calendar:
     def batches(self, turn: int, split: str, epoch: int | None = None) -> int:
         """Return the number of batches of turn ``turn`` in one epoch of ``split``; in ``epoch``, without leaves."""
         count, size = self.count(turn, split), self._size(split)
+        if self.pooled and split == "train" and count:
+            count = sum(rows.get("train", 0) for rows in self.rows)
         most = count // size if self.drop_last and split == "train" else -(-count // size)
         for leave in self.leaves:
             if epoch is not None and leave.turn == turn and leave.epoch <= epoch < leave.until:
@@ -104,14 +110,35 @@ class Calendar:
 
     def positions(self, batch: Batch) -> Tensor:
         """Return the rows of ``batch`` as positions among its cohort's common rows: int64 [<= batch size]."""
-        size = self._size(batch.split)
-        return self._order(batch.turn, batch.split, batch.epoch)[
-            batch.number * size : (batch.number + 1) * size
-        ]
+        first, end = self._bounds(batch)
+        return self._order(batch.turn, batch.split, batch.epoch)[first:end]
 
     def rows_of(self, turn: int, epoch: int, first: int, end: int) -> int:
         """Return the rows in the training batches from ``first`` to before ``end`` of a turn."""
-        return min(end * self.batch_size, self.count(turn, "train")) - first * self.batch_size
+        begin, _ = self._bounds(Batch("train", turn, epoch, first))
+        _, until = self._bounds(Batch("train", turn, epoch, end - 1))
+        return min(until, self.count(turn, "train")) - begin
+
+    def _bounds(self, batch: Batch) -> tuple[int, int]:
+        """Return where a batch begins and ends in its turn's order of the epoch."""
+        if self.pooled and batch.split == "train":
+            drawn = self._drawn(batch.epoch)
+            return int(drawn[batch.number, batch.turn]), int(drawn[batch.number + 1, batch.turn])
+        size = self._size(batch.split)
+        return batch.number * size, (batch.number + 1) * size
+
+    def _drawn(self, epoch: int) -> np.ndarray:
+        """Return how many rows of each turn were drawn before each step, and in the end: int64 [steps + 1, turns]."""
+        if epoch not in self._pool:
+            self._pool.clear()
+            turns = len(self.rows)
+            owners = np.repeat(np.arange(turns), [self.count(turn, "train") for turn in range(turns)])
+            if self.shuffle:
+                owners = generator(self.seed, "pool", epoch).permutation(owners)
+            steps = range(0, len(owners), self.batch_size)
+            counts = [np.bincount(owners[i : i + self.batch_size], minlength=turns) for i in steps]
+            self._pool[epoch] = np.cumsum([np.zeros(turns, np.int64), *counts], axis=0)
+        return self._pool[epoch]
 
     def _size(self, split: str) -> int:
         return self.batch_size if split == "train" else self.evaluation_batch_size
@@ -119,7 +146,8 @@ class Calendar:
     def _order(self, turn: int, split: str, epoch: int) -> Tensor:
         key = (turn, split, epoch)
         if key not in self._orders:
-            self._orders.clear()  # one turn trains at a time; keep no more than its order
+            if self._orders and next(iter(self._orders))[1:] != key[1:]:
+                self._orders.clear()  # turns come back while an epoch lasts; what is over is forgotten
             count = self.count(turn, split)
             shuffled = self.shuffle and split == "train"
             draw = generator(self.seed, "order", turn, split, epoch)

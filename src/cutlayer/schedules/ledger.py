@@ -52,6 +52,7 @@ class Ledger:
         self._used: dict[tuple[str, str, str], int] = {}
         self._holder: dict[str, str] = {}
         self._owners: set[tuple[str, str]] = set()
+        self._copies: set[tuple[str, str]] = set()
         self._stepped: dict[str, int] = {}
         self._advanced: dict[str, int] = {}
 
@@ -119,18 +120,17 @@ class Ledger:
 
     def _hold(self, action: Action, role: str) -> None:
         """Check that the state, or the copy of it, is with the party; who first touches a state has it."""
-        if (action.party, role) in self._owners:
+        if (action.party, role) in self._owners or (action.party, role) in self._copies:
             return
-        holder = self._holder.get(role)
-        if holder is None and "#" in role:
-            raise Refused(f"there is no copy {role!r}", "fork it, or copy it there and take it here first")
-        if holder is None:
-            holder = self._holder[role] = action.party
+        if "#" in role:
+            raise Refused(
+                f"there is no copy {role!r} here", "fork it, or copy it there and take it here first"
+            )
+        holder = self._holder.setdefault(role, action.party)
         if holder != action.party:
             where = f"is with {holder!r} and" if holder else "is on its way and"
-            what = f"copy {role!r}" if "#" in role else f"state of role {role!r}"
             raise Refused(
-                f"the {what} {where} was not handed over to {action.party!r}",
+                f"the state of role {role!r} {where} was not handed over to {action.party!r}",
                 "give it there and take it here first",
             )
 

@@ -50,12 +50,17 @@ class StateRules(Ledger):
                 raise Refused(f"{action.party!r} has a state of its own, which is never handed over")
         self._hold(action, action.what)
         self._at_rest(action, action.what)
-        self._holder[action.what] = ""
+        if "#" in action.what:
+            self._copies.remove((action.party, action.what))
+        else:
+            self._holder[action.what] = ""
 
     def _take(self, action: Action, frame: Made | None) -> None:
-        if "#" not in action.what:
+        if "#" in action.what:
+            self._begin_copy(action)
+        else:
             self._party_of(action, action.what)
-        self._holder[action.what] = action.party
+            self._holder[action.what] = action.party
 
     # Copies
 
@@ -67,26 +72,29 @@ class StateRules(Ledger):
             raise Refused(f"the state of role {role!r} is with {self._holder[role]!r} already")
         self._owners.add((action.party, role))
 
-    def _new_copy(self, action: Action) -> None:
+    def _begin_copy(self, action: Action) -> None:
         role = self._copy_of_role(action)
-        if action.what in self._holder:
-            raise Refused(f"there is a copy {action.what!r} already", "merge or drop that one first")
-        self._hold(action, role)
-        self._at_rest(action, role)
+        if (action.party, action.what) in self._copies:
+            raise Refused(
+                f"there is a copy {action.what!r} here already", "give, merge or drop that one first"
+            )
+        self._copies.add((action.party, action.what))
         for segment in self.graph.segments_of(role):
             for noted in (self._stepped, self._advanced):
                 noted.pop(copy_of(segment.name, action.what.partition("#")[2]), None)
 
     def _fork(self, action: Action, frame: Made | None) -> None:
-        self._new_copy(action)
-        self._holder[action.what] = action.party
+        role = self._copy_of_role(action)
+        self._hold(action, role)
+        self._at_rest(action, role)
+        self._begin_copy(action)
 
     def _copy(self, action: Action, frame: Made | None) -> None:
-        self._new_copy(action)
         role = self._copy_of_role(action)
+        self._hold(action, role)
+        self._at_rest(action, role)
         if self.roles.get(action.peer) != role:
             raise Refused(f"{action.peer!r} is not of role {role!r}")
-        self._holder[action.what] = ""
 
     def _drop(self, action: Action, frame: Made | None) -> None:
         role = self._copy_of_role(action)
@@ -97,7 +105,7 @@ class StateRules(Ledger):
             last = self._stepped.get(copy_of(segment.name, copy))
             if last is not None:
                 raise Refused(f"it was trained in step {last}, which would be lost", "merge it")
-        del self._holder[action.what]
+        self._copies.remove((action.party, action.what))
 
     def _keep(self, action: Action, frame: Made | None) -> None:
         role = self._copy_of_role(action)
@@ -105,7 +113,7 @@ class StateRules(Ledger):
             raise Refused(f"{action.party!r} is not of role {role!r}")
         self._hold(action, action.what)
         self._at_rest(action, action.what)
-        del self._holder[action.what]
+        self._copies.remove((action.party, action.what))
         self._owners.add((action.party, role))
 
     # Averages
@@ -119,7 +127,7 @@ class StateRules(Ledger):
         self._hold(action, match[1])
         self._at_rest(action, match[1])
         if "#" in match[1]:
-            del self._holder[match[1]]
+            self._copies.remove((action.party, match[1]))
         self.owed[action.party].setdefault(("average", role), action)
 
     def _average(self, action: Action, frame: Made | None) -> None:
