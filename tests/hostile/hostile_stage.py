@@ -29,7 +29,7 @@ from cutlayer.sessions.roster import offer_of
 from cutlayer.transports.network import NetworkSettings
 from cutlayer.transports.network.carriers import carrier_of
 from cutlayer.transports.network.envelopes import FIRST, HEADER, VERSION, Envelope, Lane, greeting
-from cutlayer.transports.network.lines import nothing
+from cutlayer.transports.network.lines import next_of
 
 CLIENTS = ("client-0", "client-1", "client-2")
 HOSTILE = "client-2"
@@ -262,7 +262,7 @@ class Raw:
 
     def take(self) -> Envelope | None:
         """Return what the host says next; None once it has hung up."""
-        return self.line.take(lambda envelope, size: memoryview(bytearray(size)), nothing)
+        return next_of(self.line, lambda envelope, size: memoryview(bytearray(size)))
 
     def hello(self, incarnation: bytes = b"") -> Envelope:
         """Say hello; return the answer."""

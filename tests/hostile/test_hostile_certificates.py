@@ -18,7 +18,7 @@ from cutlayer.keys.credentials import Credentials
 from cutlayer.sessions.joining import join
 from cutlayer.transports.network import Hub, NetworkSettings
 from cutlayer.transports.network.carriers import carrier_of
-from cutlayer.transports.network.lines import nothing
+from cutlayer.transports.network.lines import next_of
 
 SECRETS = (b"nobody hears", b"client-0", b"client-1", b"client-2", b"cutlayer.Network")
 
@@ -132,7 +132,7 @@ def test_a_certificate_of_the_study_with_a_name_that_is_not_on_the_list(stage, k
     line = carrier_of(stage.settings).dial(credentials, stage.address, "server", stage.settings)
     line.put(lambda: (b"hello", b""))
     line.flush()
-    answer = bytes(line.take(lambda envelope, size: memoryview(bytearray(size)), nothing).payload)
+    answer = bytes(next_of(line, lambda envelope, size: memoryview(bytearray(size))).payload)
     line.cancel()
     line.finish()
     assert b"'laboratory' does not take part" in answer

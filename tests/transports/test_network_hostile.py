@@ -16,7 +16,7 @@ from cutlayer.keys.authority import Authority
 from cutlayer.keys.credentials import Credentials
 from cutlayer.transports.network.carriers import carrier_of
 from cutlayer.transports.network.envelopes import CHUNK, FIRST, HEADER, VERSION, Lane, greeting
-from cutlayer.transports.network.lines import LineBroken, nothing
+from cutlayer.transports.network.lines import LineBroken, next_of
 
 pytestmark = pytest.mark.usefixtures("carrier")
 NAMES = ("hospital-a", "hospital-b", "server")
@@ -69,7 +69,7 @@ class Raw:
         self.line.flush()
 
     def take(self):
-        return self.line.take(lambda envelope, size: memoryview(bytearray(size)), nothing)
+        return next_of(self.line, lambda envelope, size: memoryview(bytearray(size)))
 
     def hello(self, ack=0):
         self.send(greeting(Lane.HELLO, ack, os.urandom(16) + bytes(16)))

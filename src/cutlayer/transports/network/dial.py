@@ -13,8 +13,9 @@ from cutlayer.transports.network.carriers import carrier_of
 from cutlayer.transports.network.carriers.meanings import Cause
 from cutlayer.transports.network.end import NetworkTransport
 from cutlayer.transports.network.envelopes import CONTROL_LIMIT, Envelope, Lane, Violation, greeting
-from cutlayer.transports.network.lines import Line, LineBroken, nothing
-from cutlayer.transports.network.link import Link, Ready, Stream
+from cutlayer.transports.network.lines import Line, LineBroken, next_of
+from cutlayer.transports.network.link import Link, Stream
+from cutlayer.transports.network.reading import Ready
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Dial"]
@@ -169,7 +170,7 @@ class Dial:
             hello = greeting(Lane.HELLO, self._link.received, self._incarnation + self._hub + self._hello())
             line.put(lambda: (hello, b""))
             line.flush()
-            answer = line.take(_memory, nothing)
+            answer = next_of(line, _memory)
             if answer is None:
                 return
             stream = self._welcomed(answer, line)

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 from cutlayer.errors import CutlayerError, PeerTimeout, TransportError, nearest
 from cutlayer.transports.base import DEFAULT_TIMEOUT_S, aligned_buffer
 from cutlayer.transports.network.envelopes import Chunks, Envelope
-from cutlayer.transports.network.link import Link, Ready
+from cutlayer.transports.network.link import Link
+from cutlayer.transports.network.reading import Inbox, Ready
 from cutlayer.transports.network.settings import NetworkSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["NetworkTransport"]
-
-_Inbox = SimpleQueue["memoryview | None"]  # None: look again, something has changed
 
 
 class _Partial:
@@ -59,8 +58,8 @@ class NetworkTransport:
         self._link_to, self._on_close = link_to, on_close
         self._settings = settings
         self._lock = threading.Lock()
-        self._inboxes: dict[str, _Inbox] = {name: SimpleQueue() for name in self._others}
-        self._retired: dict[str, _Inbox] = {}
+        self._inboxes: dict[str, Inbox] = {name: SimpleQueue() for name in self._others}
+        self._retired: dict[str, Inbox] = {}
         self._chunks = Chunks(settings.max_frame_bytes)
         self._partial: dict[str, _Partial] = {}
         self._later: list[tuple[str, int, memoryview]] = []
@@ -109,7 +108,7 @@ class NetworkTransport:
         while True:
             inbox = self._inboxes[party]
             try:
-                frame = inbox.get(timeout=_wait_s(until))
+                frame = self._next(party, inbox, until)
             except Empty:
                 raise self._silent(party, timeout_s) from None
             if frame is not None:
@@ -219,6 +218,12 @@ class NetworkTransport:
 
     # --- within ----------------------------------------------------------------------------------
 
+    def _next(self, party: str, inbox: Inbox, until: float) -> memoryview | None:
+        """Return what is in ``inbox``, reading for it if nobody else does."""
+        if inbox.empty():
+            self._link_to(party).read_for(inbox, until)
+        return inbox.get(timeout=_wait_s(until))
+
     def _arrived(self, source: str, generation: int, frame: memoryview | None) -> None:
         if generation > self._generation and frame is not None:
             self._later.append((source, generation, frame))
@@ -232,7 +237,7 @@ class NetworkTransport:
         if partial is not None and partial.placed:
             self._link_to(source).consume(partial.placed, 1)
 
-    def _drain(self, source: str, inbox: _Inbox) -> None:
+    def _drain(self, source: str, inbox: Inbox) -> None:
         with contextlib.suppress(Empty):
             while True:
                 frame = inbox.get_nowait()

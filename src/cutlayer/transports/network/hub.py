@@ -21,8 +21,9 @@ from cutlayer.transports.network.envelopes import (
     greeting,
 )
 from cutlayer.transports.network.guests import Guest, Visit
-from cutlayer.transports.network.lines import Line, LineBroken, Listener, nothing
-from cutlayer.transports.network.link import Ready, Stream
+from cutlayer.transports.network.lines import Line, LineBroken, Listener, next_of
+from cutlayer.transports.network.link import Stream
+from cutlayer.transports.network.reading import Ready
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Hub"]
@@ -197,7 +198,7 @@ class Hub:
             with self._lock:
                 if sum(other.party == who for other in self._visits) > _STREAMS_EACH:
                     raise Violation("it opens too many streams", expected=f"at most {_STREAMS_EACH}")
-            hello = visit.line.take(_memory, nothing)
+            hello = next_of(visit.line, _memory)
             if hello is None:
                 return
             if hello.lane != Lane.HELLO or len(hello.payload) < 32:

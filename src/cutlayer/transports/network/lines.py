@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +14,7 @@ from cutlayer.transports.network.settings import NetworkSettings
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Carrier", "Line", "LineBroken", "Listener", "Parcel", "Room", "nothing"]
+__all__ = ["Carrier", "Line", "LineBroken", "Listener", "Parcel", "Room", "next_of"]
 
 Parcel = Callable[[], "tuple[bytes, Buffer]"]
 """What makes an envelope, in two parts, when it is its turn to leave."""
@@ -28,7 +29,7 @@ class LineBroken(TransportError):
 class Line(Protocol):
     """One connection, whose other end has shown a certificate of the study.
 
-    One thread takes what comes; any may put what shall leave.
+    One thread at a time takes what comes; any may put what shall leave.
     """
 
     peer: str
@@ -37,6 +38,10 @@ class Line(Protocol):
     """The certificate that the other side has shown, PEM; empty if there is none."""
     heard: float
     """When something came last, in seconds of `time.monotonic`."""
+    over: bool
+    """Whether nothing more will come."""
+    blocks: bool
+    """Whether `take` itself waits until an envelope is there."""
 
     def put(self, parcel: Parcel | None) -> None:
         """Let an envelope leave at the next `flush`, after those before it; None says that it was the last."""
@@ -50,17 +55,24 @@ class Line(Protocol):
         """Send ``beat`` whenever nothing else has left for ``every_s`` seconds."""
         ...
 
-    def take(self, room: Room, before_waiting: Callable[[], None]) -> Envelope | None:
-        """Return the next envelope, its payload where ``room`` said; None once there are no more.
+    def take(self, room: Room) -> Envelope | None:
+        """Return the next envelope, its payload where ``room`` said; None if none has come whole.
 
         Args:
             room: Asked for memory as soon as an envelope's header is there.
-            before_waiting: Called before this thread waits for anything, and before it returns; perhaps more than once.
 
         Raises:
             Violation: If what came is no envelope.
             LineBroken: If the connection ended without a word.
         """
+        ...
+
+    def wait(self, until: float) -> None:
+        """Wait until something may have come, somebody rings, or ``until`` (of `time.monotonic`) has passed."""
+        ...
+
+    def ring(self) -> None:
+        """Let whoever waits look again."""
         ...
 
     def cancel(self) -> None:
@@ -119,5 +131,10 @@ class Carrier(Protocol):
         ...
 
 
-def nothing() -> None:
-    """Do nothing."""
+def next_of(line: Line, room: Room) -> Envelope | None:
+    """Wait for the next envelope of ``line``; None once there are no more."""
+    while True:
+        envelope = line.take(room)
+        if envelope is not None or line.over:
+            return envelope
+        line.wait(math.inf)

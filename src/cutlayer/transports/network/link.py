@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
 from typing import NamedTuple
 
 from cutlayer.transports.network.envelopes import CHUNK, FIRST, HEADER, VERSION, Envelope, Lane, Violation
 from cutlayer.transports.network.lines import Line, Room
+from cutlayer.transports.network.reading import Inbox, Reading, Ready
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["Link", "Ready", "Stream"]
@@ -42,8 +42,6 @@ class _Unread(NamedTuple):
     size: int
 
 
-Ready = tuple["SimpleQueue[memoryview | None]", "memoryview | None"]
-"""An inbox and what shall be put into it."""
 _ACK = _Item(Lane.ACK, 0, 0, 0, 0, 0)
 
 
@@ -52,6 +50,7 @@ class Stream:
 
     def __init__(self, line: Line) -> None:
         self.line = line
+        self.reading: Reading | None = None
         self.brought = False
         """Whether anything new came through it."""
         self.ended = 0.0
@@ -240,9 +239,12 @@ class Link:
                     item.payload = None
 
     def wake(self) -> None:
-        """Let whoever waits for room look again whether to go on."""
+        """Let whoever waits for room or for frames look again whether to go on."""
         with self._lock:
             self._room.notify_all()
+        stream = self._stream
+        if stream is not None:
+            stream.line.ring()
 
     def _full(self) -> bool:
         return (
@@ -313,32 +315,31 @@ class Link:
             Violation: If an envelope does not follow the one before, or breaks a limit.
             LineBroken: If the line ended without a word.
         """
-        ready: list[Ready] = []
-
-        def settle() -> None:
-            if ready:
-                inbox, frame = ready.pop()
-                inbox.put(frame)
 
         def where(envelope: Envelope, size: int) -> memoryview:
             if envelope.lane == Lane.DATA and envelope.sequence == self._received + 1:
                 return room(envelope, size)
             return memoryview(bytearray(size))
 
-        take = stream.line.take
-        try:
-            while (envelope := take(where, settle)) is not None:
-                with self._delivery:
-                    if stream is not self._stream:
-                        return
-                    if self._accept(envelope):
-                        stream.brought = True
-                        done = deliver(envelope)
-                        if done is not None:
-                            ready.append(done)
-                self._flush()
-        finally:
-            settle()
+        def take(envelope: Envelope) -> Ready | None:
+            ready = None
+            with self._delivery:
+                if stream is not self._stream:
+                    reading.end()
+                elif self._accept(envelope):
+                    stream.brought = True
+                    ready = deliver(envelope)
+            self._flush()
+            return ready
+
+        reading = stream.reading = Reading(stream.line, where, take)
+        reading.run()
+
+    def read_for(self, inbox: Inbox, until: float) -> None:
+        """Let the calling thread read until there is something in ``inbox``, if it can; see `Reading.lead`."""
+        stream = self._stream
+        if stream is not None and stream.reading is not None:
+            stream.reading.lead(inbox, until)
 
     def _accept(self, envelope: Envelope) -> bool:
         """Note what ``envelope`` says about the link; return whether it is to be delivered."""

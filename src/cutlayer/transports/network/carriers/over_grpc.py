@@ -16,7 +16,7 @@ from cutlayer.errors import TransportError
 from cutlayer.keys.credentials import Credentials
 from cutlayer.transports.network.carriers.meanings import Cause
 from cutlayer.transports.network.envelopes import CONTROL_LIMIT, HEADER, Envelope
-from cutlayer.transports.network.lines import Line, LineBroken, Parcel, Room, nothing
+from cutlayer.transports.network.lines import Line, LineBroken, Parcel, Room
 from cutlayer.transports.network.settings import NetworkSettings
 
 __all__ = ["GrpcCarrier", "GrpcLine"]
@@ -130,7 +130,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         line = GrpcLine(
             str(context.peer()), bytes(shown[0]) if shown else b"", lambda error: f"its stream broke: {error}"
         )
-        line.begin(requests, context.cancel, nothing)
+        line.begin(requests, context.cancel, lambda: None)
         context.add_callback(line.lost)
 
         def work() -> None:
@@ -155,6 +155,7 @@ class GrpcLine:
         self._lock = threading.Lock()
         self._closed = False
         self._left = threading.Event()
+        self.over, self.blocks = False, True
 
     def begin(
         self, messages: Iterator[bytes], hang_up: Callable[[], object], at_end: Callable[[], object]
@@ -189,18 +190,17 @@ class GrpcLine:
         finally:
             self._left.set()
 
-    def take(self, room: Room, before_waiting: Callable[[], None]) -> Envelope | None:
-        """Return the next envelope; see `Line.take`."""
-        before_waiting()
+    def take(self, room: Room) -> Envelope | None:
+        """Wait for the next envelope; see `Line.take`."""
         try:
             message = next(self._messages, None)
-        except grpc.RpcError as error:
-            if self._closed:
+        except Exception as error:  # a server's requests end with a bare one when the other side is gone
+            self.over = True
+            if self._closed and isinstance(error, grpc.RpcError):
                 return None
             raise LineBroken(self._broke(error)) from error
-        except Exception as error:  # how a server's requests end when the other side is gone
-            raise LineBroken(self._broke(error)) from error
         if message is None:
+            self.over = True
             return None
         self.heard = time.monotonic()
         came = Envelope.parse(message)
@@ -209,9 +209,16 @@ class GrpcLine:
         memory = room(came._replace(payload=_NO_BYTES), len(came.payload))
         with self._lock:
             if self._closed:
+                self.over = True
                 return None
             memory[:] = came.payload
         return came._replace(payload=memory)
+
+    def wait(self, until: float) -> None:
+        """Do nothing: `take` waits."""
+
+    def ring(self) -> None:
+        """Do nothing: nobody but gRPC can wake whoever waits in it."""
 
     def lost(self) -> None:
         """Note that the other side is gone."""

@@ -1,9 +1,8 @@
-"""A line that is a TLS socket: whoever sends writes, one thread reads, and nobody waits for both.
+"""A line that is a TLS socket: whoever sends writes, whoever waits reads.
 
 An envelope travels behind its length, four bytes, little-endian. The thread that sends an envelope
-also encrypts and writes it, as far as the kernel takes it without waiting; the line's own thread, the
-one in `TlsLine.take`, writes the rest when there is room. It reads payloads straight into the memory
-that they are meant for.
+also encrypts and writes it, as far as the kernel takes it without waiting; whoever reads writes the rest
+when there is room. Payloads are read straight into the memory that they are meant for.
 """
 
 from __future__ import annotations
@@ -19,17 +18,16 @@ from collections import deque
 from collections.abc import Callable
 
 from cutlayer.transports.network.envelopes import CONTROL_LIMIT, HEADER, Envelope, Violation
-from cutlayer.transports.network.lines import LineBroken, Parcel, Room, nothing
+from cutlayer.transports.network.lines import LineBroken, Parcel, Room
 
 __all__ = ["TlsLine"]
 
 _LENGTH = struct.Struct("<I")
 _RECORD = 16384
 """Bytes in a record of TLS; the header leaves in the same one as the payload's beginning."""
-_CORK: int = getattr(socket, "TCP_CORK", None) or getattr(socket, "TCP_NOPUSH", 4)
+_CORK: int = getattr(socket, "TCP_CORK", 4)  # 4 is TCP_NOPUSH where there is no TCP_CORK
 _LINGER_S = 2.0
 _FOR_EVER_S = 3600.0
-_NO_BYTES = memoryview(b"")
 
 
 class TlsLine:
@@ -62,7 +60,11 @@ class TlsLine:
         self._poll.register(self._bell, select.POLLIN)
         self._poll.register(stream, select.POLLIN)
         self._asks_for_room = False
-        self._head = memoryview(bytearray(_LENGTH.size + HEADER.size))
+        self._length = memoryview(bytearray(_LENGTH.size))
+        self._header = memoryview(bytearray(HEADER.size))
+        self._filling, self._filled, self._size = self._length, 0, 0
+        self._coming: Envelope
+        self.over, self.blocks = False, False
         self._beat: Parcel | None = None
         self._beat_s = _FOR_EVER_S
         self.heard = self._spoke = time.monotonic()
@@ -74,14 +76,20 @@ class TlsLine:
         self._parcels.append(parcel)
 
     def flush(self) -> None:
-        """Write what was put as far as the kernel takes it; one thread at a time does so for all."""
+        """Let what was put leave; see `Line.flush`."""
+        if not self._full and not self._drain():
+            self.ring()  # whoever waits now waits for room too
+
+    def _drain(self) -> bool:
+        """Write what was put; return whether the kernel took it all. One thread at a time does so for all."""
         while (self._parcels or self._rest) and not self._full:
             if not self._writing.acquire(blocking=False):
-                return  # whoever writes looks again after that
+                return True  # whoever writes looks again after that
             try:
                 self._write()
             finally:
                 self._writing.release()
+        return not self._full
 
     def keep_alive(self, beat: Parcel, every_s: float) -> None:
         """Send ``beat`` whenever nothing else has left for ``every_s`` seconds."""
@@ -103,7 +111,6 @@ class TlsLine:
                     rest[0] = view[written:]
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             self._full = True
-            self._ring()
         except (OSError, ValueError):  # the reading thread sees it too, and says so
             self._forget()
         finally:
@@ -140,85 +147,90 @@ class TlsLine:
 
     # --- receiving -------------------------------------------------------------------------------
 
-    def take(self, room: Room, before_waiting: Callable[[], None]) -> Envelope | None:
-        """Return the next envelope; see `Line.take`."""
-        length, header = self._head[: _LENGTH.size], self._head[_LENGTH.size :]
-        if self._full:  # where much comes, this thread may never wait
-            self._full = False
-            self.flush()
-        if not self._fill(length, before_waiting):
-            return None
-        size = _LENGTH.unpack(length)[0] - HEADER.size
-        if not 0 <= size <= CONTROL_LIMIT:
-            raise Violation(
-                "an envelope is too " + ("short" if size < 0 else "long"),
-                got=f"{size + HEADER.size} bytes",
-                expected=f"{HEADER.size} to {HEADER.size + CONTROL_LIMIT}",
-            )
-        self._go_on(header)
-        envelope = Envelope.read(header, size)
-        if not size:
-            return envelope
-        memory = room(envelope, size)
-        self._go_on(memory)
-        return envelope._replace(payload=memory)
+    def take(self, room: Room) -> Envelope | None:
+        """Return the next envelope if it is there; see `Line.take`."""
+        self._tend(time.monotonic())  # where much comes, nobody may ever wait
+        while self._fill():
+            envelope = self._part(room)
+            if envelope is not None:
+                return envelope
+        return None
 
-    def _go_on(self, memory: memoryview) -> None:
-        if not self._fill(memory, nothing):
-            raise LineBroken(self._broke(None))
-
-    def _fill(self, memory: memoryview, before_waiting: Callable[[], None]) -> bool:
-        """Read until ``memory`` is full; return False if the connection ended before."""
-        filled, size, read = 0, len(memory), self._stream.read
-        while filled < size:
-            try:
+    def _fill(self) -> bool:
+        """Read into the memory that is to be filled now; return whether it is full."""
+        memory, filled, read = self._filling, self._filled, self._stream.read
+        size = len(memory)
+        try:
+            while filled < size:
                 with self._tls:
                     if self._closed:
+                        self.over = True
                         return False
                     came = read(size - filled, memory[filled:])
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                before_waiting()
-                self._wait()
-                continue
-            except (OSError, ValueError) as error:
-                if self._closed:
+                if not came:
+                    self.over = True
+                    if filled or memory is not self._length:
+                        raise LineBroken(self._broke(None))
                     return False
-                raise LineBroken(self._broke(error)) from error
-            if not came:
+                filled += int(came)
+                self.heard = time.monotonic()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._filled = filled
+            return False
+        except (OSError, ValueError) as error:
+            self.over = True
+            if self._closed:
                 return False
-            filled += int(came)
-            self.heard = time.monotonic()
-        before_waiting()
+            raise LineBroken(self._broke(error)) from error
+        self._filled = 0
         return True
 
-    def _wait(self) -> None:
-        """Wait until there is something to read; meanwhile write what is left, and say that this side is there."""
-        while True:
-            due_s = self._spoke + self._beat_s - time.monotonic()
-            if due_s <= 0 and self._beat is not None and not self._full:
-                self.put(self._beat)
-                self.flush()
-                continue
-            if self._full is not self._asks_for_room:
-                self._asks_for_room = self._full
-                wanted = select.POLLIN | (select.POLLOUT if self._full else 0)
-                self._poll.modify(self._stream, wanted)
-            events = self._poll.poll(max(due_s, 0.05) * 1000)
-            readable = False
-            for descriptor, event in events:
-                if descriptor == self._bell.fileno():
-                    with contextlib.suppress(OSError):
-                        self._bell.recv(4096)
-                    continue
-                if event & select.POLLOUT:
-                    self._full = False
-                    self.flush()
-                readable = readable or bool(event & ~select.POLLOUT)
-            if readable or self._closed:
-                return
+    def _part(self, room: Room) -> Envelope | None:
+        """Go on after a part has come: the length, the header, the payload; return the envelope when it is whole."""
+        if self._filling is self._length:
+            self._size = _LENGTH.unpack(self._length)[0] - HEADER.size
+            if not 0 <= self._size <= CONTROL_LIMIT:
+                raise Violation(
+                    "an envelope is too " + ("short" if self._size < 0 else "long"),
+                    got=f"{self._size + HEADER.size} bytes",
+                    expected=f"{HEADER.size} to {HEADER.size + CONTROL_LIMIT}",
+                )
+            self._filling = self._header
+            return None
+        if self._filling is self._header:
+            envelope = Envelope.read(self._header, self._size)
+            if self._size:
+                self._coming, self._filling = envelope, room(envelope, self._size)
+                return None
+            self._filling = self._length
+            return envelope
+        payload, self._filling = self._filling, self._length
+        return self._coming._replace(payload=payload)
 
-    def _ring(self) -> None:
-        """Make the reading thread look again."""
+    def wait(self, until: float) -> None:
+        """Wait for something to read, room to write, the bell, or the time to say that this side is there."""
+        now = time.monotonic()
+        due = self._spoke + self._beat_s
+        if self._full is not self._asks_for_room:
+            self._asks_for_room = self._full
+            wanted = select.POLLIN | (select.POLLOUT if self._full else 0)
+            self._poll.modify(self._stream, wanted)
+        for descriptor, _ in self._poll.poll(max(min(until, due) - now, 0.0) * 1000 + 0.5):
+            if descriptor == self._bell.fileno():
+                with contextlib.suppress(OSError):
+                    self._bell.recv(4096)
+
+    def _tend(self, now: float) -> None:
+        """Write what was left, if there is room now; say that this side is there, if it is time."""
+        if self._full:
+            self._full = False
+            self._drain()
+        elif self._beat is not None and self._spoke + self._beat_s <= now:
+            self.put(self._beat)
+            self.flush()
+
+    def ring(self) -> None:
+        """Let whoever waits look again."""
         with contextlib.suppress(OSError):
             self._rope.send(b"!")
 
@@ -231,7 +243,7 @@ class TlsLine:
             # SSLSocket.shutdown would forget the encryption first.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self._stream, socket.SHUT_RDWR)
-        self._ring()
+        self.ring()
 
     def finish(self) -> None:
         """Let what was put leave, wait a moment for the other side to hang up, then close."""
