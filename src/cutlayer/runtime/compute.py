@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,7 +18,19 @@ from ..seeds import at_step, stream
 from .blueprint import Work
 from .party import Flight, LocalParty, Runner
 
-__all__ = ["advance", "backward", "detach", "finite", "forward", "infer", "load", "loss", "step", "total"]
+__all__ = [
+    "advance",
+    "backward",
+    "detach",
+    "finite",
+    "forward",
+    "infer",
+    "load",
+    "loss",
+    "read_ahead",
+    "step",
+    "total",
+]
 
 NUMERICS = (
     "lower the learning rate, look for NaN in the data, or for a division or logarithm of zero in the segment"
@@ -25,32 +39,62 @@ NUMERICS = (
 _ENGINE = torch.autograd.Variable._execution_engine
 
 
+Read = Callable[[int, str], tuple[dict[str, Tensor], int]]
+"""Reads a batch: ``read(step, what)`` returns its fields and how many rows it has."""
+
+
 def load(party: LocalParty, action: Action) -> Runner:
-    """Take a batch's rows of one's own data."""
+    """Take a batch's rows of one's own data, perhaps read ahead."""
+    read = _reader(party)
+
+    def run(step: int, what: str) -> None:
+        ahead, party.ahead = party.ahead, None
+        fields, rows = ahead[1:] if ahead is not None and ahead[0] == what else read(step, what)
+        flight = party.flight(step)
+        flight.fields = fields
+        flight.training, flight.rows = what.startswith("train."), rows
+
+    return run
+
+
+def read_ahead(party: LocalParty, action: Action) -> Runner:
+    """Read the batch that comes after that of ``action``, a load, so that nobody waits for it later."""
+    read, calendar = _reader(party), party.shared.calendar
+
+    def run(step: int, what: str) -> None:
+        batch = Batch.parse(what)
+        following = batch._replace(number=batch.number + 1)
+        if following.number < calendar.batches(batch.turn, batch.split, batch.epoch):
+            with contextlib.suppress(CutlayerError):  # a bad row is reported when its turn has come
+                name = str(following)
+                party.ahead = (name, *read(step, name))
+
+    return run
+
+
+def _reader(party: LocalParty) -> Read:
     if any(records.lazy for records in party.records.values()):
-        return _load_lazily(party)
+        return _lazy_reader(party)
     calendar, device = party.shared.calendar, party.shared.device
     moves = device.type != "cpu"
 
-    def run(step: int, what: str) -> None:
+    def read(step: int, what: str) -> tuple[dict[str, Tensor], int]:
         batch = Batch.parse(what)
         rows = calendar.positions(batch)
         own = party.positions.get((batch.split, batch.turn))
         fields = party.records[batch.split].batch(rows if own is None else own.index_select(0, rows))
         if moves:
             fields = {name: tensor.to(device) for name, tensor in fields.items()}
-        flight = party.flight(step)
-        flight.fields = fields
-        flight.training, flight.rows = batch.split == "train", len(rows)
+        return dict(fields), len(rows)
 
-    return run
+    return read
 
 
-def _load_lazily(party: LocalParty) -> Runner:
-    """Take a batch's rows of a dataset; its augmentation draws from a stream of the role and the batch."""
+def _lazy_reader(party: LocalParty) -> Read:
+    """Read a batch of a dataset; its augmentation draws from a stream of the role and the batch."""
     calendar, device, study_seed = party.shared.calendar, party.shared.device, party.shared.seed
 
-    def run(step: int, what: str) -> None:
+    def read(step: int, what: str) -> tuple[dict[str, Tensor], int]:
         batch = Batch.parse(what)
         rows = calendar.positions(batch)
         own = party.positions.get((batch.split, batch.turn))
@@ -67,11 +111,9 @@ def _load_lazily(party: LocalParty) -> Runner:
                 expected=error.expected,
                 todo=error.todo,
             ) from (error.__cause__ or error)
-        flight = party.flight(step)
-        flight.fields = {name: tensor.to(device) for name, tensor in fields.items()}
-        flight.training, flight.rows = batch.split == "train", len(rows)
+        return {name: tensor.to(device) for name, tensor in fields.items()}, len(rows)
 
-    return run
+    return read
 
 
 def forward(party: LocalParty, action: Action) -> Runner:

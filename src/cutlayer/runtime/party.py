@@ -99,6 +99,7 @@ class LocalParty:
     __slots__ = (
         "_flight",
         "_step",
+        "ahead",
         "away",
         "best",
         "flights",
@@ -138,6 +139,8 @@ class LocalParty:
         self.live: dict[str, LiveSegment] = {}
         self.sums: dict[str, State] = {}
         self.away = False
+        self.ahead: tuple[str, dict[str, Tensor], int] | None = None
+        """A batch that was read ahead: its name, its fields, its rows."""
         self.span = 1
         self.flights: dict[int, Flight] = {}
         self._step = -1
@@ -171,7 +174,7 @@ class LocalParty:
     def land(self) -> None:
         """Forget all steps: a party that is not on turn keeps no batch."""
         self.flights.clear()
-        self._step, self._flight = -1, Flight()
+        self._step, self._flight, self.ahead = -1, Flight(), None
 
     def segment(self, name: str) -> LiveSegment:
         """Return the working copy of a segment, made with the initial weights when first asked for.

@@ -78,19 +78,36 @@ class Performer:
             if isinstance(item, Step):
                 known = self._known.get(id(item.template))
                 if known is None:
-                    joint = "+" in item.batch
-                    own = [
-                        self._numbered(action) if joint else self._timed(action)
-                        for action in item.template
-                        if action.party in self.parties
-                    ]
-                    known = self._known[id(item.template)] = item.template, own
+                    known = self._known[id(item.template)] = item.template, self._runners(item.template)
                 if known[1]:
                     self.acted = True
                     _run(known[1], item.step, item.batch)
             elif item.party in self.parties:
                 self.acted = True
                 _run([self._timed(item)], item.step, "")
+
+    def _runners(self, template: Template) -> list[Timed]:
+        """Return what one's own parties do in a step of this shape."""
+        own = [action for action in template if action.party in self.parties]
+        if any(action.step for action in template):
+            return [self._numbered(action) for action in own]
+        runs = [self._timed(action) for action in own]
+        ops = [action.op for action in own]
+        if len(self.parties) == 1 and Op.LOAD in ops and Op.RECEIVE in ops[ops.index(Op.LOAD) :]:
+            # A party by itself waits for others: time to read the batch that comes next.
+            runs.insert(ops.index(Op.RECEIVE, ops.index(Op.LOAD)), self._ahead(own[ops.index(Op.LOAD)]))
+        return runs
+
+    def _ahead(self, load: Action) -> Timed:
+        """Return the runner that reads ahead; its time is that of loading, but it is no load of its own."""
+        count = self._meter.time(load.party, Op.LOAD)
+        read = compute.read_ahead(self.parties[load.party], load)
+
+        def run(step: int, what: str) -> None:
+            count[0] -= 1
+            read(step, what)
+
+        return run, load.what, count
 
     def _numbered(self, action: Action) -> Timed:
         """Return the runner of an action in a step of several batches: it does the one of its own number."""
