@@ -18,7 +18,9 @@ __all__ = ["ProductQuantiser"]
 _ROUNDS = 4
 _LEARNT_FROM = 32
 """Pieces a centroid that the codebook is learnt from; all are then given their nearest."""
-_AT_ONCE = 2**23
+_AT_ONCE = 2**18
+"""Distances worked out at a time: few enough to stay in the processor's cache."""
+_MOST = 1e15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +93,10 @@ class ProductQuantiser(Codec):
         """See `Codec`."""
         like = Like(tuple(tensor.shape), tensor.dtype)
         flat = tensor.float().reshape(like.rows, -1)
-        if not bool(flat.sum().isfinite()) and not bool(flat.isfinite().all()):
-            raise refused(self)
+        if (
+            flat.numel() and not max(map(abs, map(Tensor.item, flat.aminmax()))) <= _MOST
+        ):  # NaN is not, either
+            raise refused(self, f"holds NaN or numbers beyond {_MOST:g}")
         spare = -like.width % self.width
         pieces = (torch.nn.functional.pad(flat, (0, spare)) if spare else flat).reshape(-1, self.width)
         codebook = _learn(pieces, self.centroids, moment.generator())
@@ -146,4 +150,4 @@ def _nearest(pieces: Tensor, codebook: Tensor) -> Tensor:
     """Return the number of the nearest entry of ``codebook`` [L, width] to each of ``pieces`` [N, width], uint8 [N]."""
     half, turned = 0.5 * codebook.square().sum(1), codebook.T.contiguous()
     chunks = torch.split(pieces, max(1, _AT_ONCE // len(codebook)))
-    return torch.cat([(chunk @ turned).sub_(half).argmax(1).to(torch.uint8) for chunk in chunks])
+    return torch.cat([(chunk @ turned).sub_(half).max(1).indices.to(torch.uint8) for chunk in chunks])

@@ -143,6 +143,8 @@ class RandomTopK(TopK):
     def choose(self, flat: Tensor, count: int, moment: Moment) -> Tensor:
         """See `TopK`; the numbers drawn follow from the moment."""
         top = largest(flat, count)
+        if not bool(flat.gather(1, top).isfinite().all()):  # whether or not it will be drawn
+            raise refused(self)
         rows, width = flat.shape
         if not moment.training or count == width:
             return top
