@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 import cli_rehearsals
 import pytest
@@ -133,21 +135,31 @@ def test_damaged_approvals_are_not_taken_for_none(plain: Rehearsal):
 
 
 class Terminal:
-    """The command on a terminal of its own."""
+    """The command on a terminal of its own, while the ``with`` block lasts."""
 
     def __init__(self, *words: str) -> None:
-        self._end, end = pty.openpty()
+        self._words = words
         self.said = ""
+
+    def __enter__(self) -> Self:
+        self._end, end = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cutlayer.cli", *words], stdin=end, stdout=end, stderr=end,
+            [sys.executable, "-m", "cutlayer.cli", *self._words], stdin=end, stdout=end, stderr=end,
             env={**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1"}, start_new_session=True,
         )  # fmt: skip
         os.close(end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._end)
 
     def says(self, words: str) -> None:
         until = time.monotonic() + 60
         while words not in self.said:
-            assert time.monotonic() < until, self.said
+            readable, _, _ = select.select([self._end], [], [], max(0.0, until - time.monotonic()))
+            assert readable, f"it does not say {words!r}:\n{self.said}"
             try:
                 self.said += os.read(self._end, 4096).decode(errors="replace")
             except OSError:
@@ -156,10 +168,8 @@ class Terminal:
     def type(self, words: str) -> None:
         os.write(self._end, words.encode())
 
-    def close(self) -> int:
-        code = self.process.wait(60)
-        os.close(self._end)
-        return code
+    def ends(self) -> int:
+        return self.process.wait(60)
 
 
 @pytest.mark.long
@@ -172,18 +182,18 @@ def test_on_a_terminal_it_asks(plain: Rehearsal):
         "--address",
         f"127.0.0.1:{plain.port}",
     )
-    no = Terminal(*words)
-    no.says("Approve? [y/N]")
-    assert "WHAT NEVER LEAVES client-0" in no.said
-    no.type("\n")
-    no.says("nothing has left this machine")
-    assert no.close() == 1
-    yes = Terminal(*words)
-    yes.says("Approve? [y/N]")
-    yes.type("y\n")
-    yes.says("not begun")
-    yes.says("nobody listens")
-    os.kill(yes.process.pid, signal.SIGINT)
-    yes.says("Go on with:")
-    assert yes.close() == 130
+    with Terminal(*words) as no:
+        no.says("Approve? [y/N]")
+        assert "WHAT NEVER LEAVES client-0" in no.said
+        no.type("\n")
+        no.says("nothing has left this machine")
+        assert no.ends() == 1
+    with Terminal(*words) as yes:
+        yes.says("Approve? [y/N]")
+        yes.type("y\n")
+        yes.says("not begun")
+        yes.says("nobody listens")
+        os.kill(yes.process.pid, signal.SIGINT)
+        yes.says("Go on with:")
+        assert yes.ends() == 130
     assert '"how": "terminal"' in (Path("runs") / "small" / "client-0" / "approved.json").read_text()
