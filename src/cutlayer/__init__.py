@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .runtime.stopping import EarlyStopping as EarlyStopping
     from .schedules.actions import Action as Action
     from .schedules.actions import Program as Program
+    from .schedules.asynchronous import Asynchronous as Asynchronous
     from .schedules.check import check as check
     from .schedules.parallel import Parallel as Parallel
     from .schedules.round_robin import RoundRobin as RoundRobin
@@ -54,8 +55,8 @@ if TYPE_CHECKING:
 
 # Loaded on first use: importing torch takes a second that `cutlayer --help` need not wait for.
 _HOME = {
-    "Action": "schedules.actions", "Concat": "graph.merge", "Cut": "graph.parts",
-    "EarlyStopping": "runtime.stopping", "Loss": "graph.parts", "Mean": "graph.merge",
+    "Action": "schedules.actions", "Asynchronous": "schedules.asynchronous", "Concat": "graph.merge",
+    "Cut": "graph.parts", "EarlyStopping": "runtime.stopping", "Loss": "graph.parts", "Mean": "graph.merge",
     "Parallel": "schedules.parallel", "Party": "graph.parts", "Program": "schedules.actions",
     "Role": "graph.parts", "RoundRobin": "schedules.round_robin", "Run": "run", "Segment": "graph.parts",
     "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph",

@@ -1,6 +1,7 @@
 """WHEN: the order of work as data, a checker that proves it, and the schedules that write it."""
 
 from .actions import Action, Op, Program
+from .asynchronous import Asynchronous
 from .base import Schedule, program_of
 from .calendar import Calendar, Leave
 from .check import check
@@ -10,6 +11,7 @@ from .splitfed import SplitFed
 
 __all__ = [
     "Action",
+    "Asynchronous",
     "Calendar",
     "Leave",
     "Op",

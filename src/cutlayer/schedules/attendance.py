@@ -52,8 +52,8 @@ class Attendance:
     def __post_init__(self) -> None:
         if self.round < 0:
             raise StudyError("a round has at least one batch", got=str(self.round), todo="0 means an epoch")
-        whole = isinstance(self.sample, int) and not isinstance(self.sample, bool)
-        if not (self.sample >= 1 if whole else 0 < self.sample <= 1):
+        whole = isinstance(self.sample, int)
+        if isinstance(self.sample, bool) or not (self.sample >= 1 if whole else 0 < self.sample <= 1):
             raise StudyError(
                 "sample is a number of clients or a share of them",
                 got=repr(self.sample),
@@ -76,7 +76,16 @@ class Attendance:
         """Return who does what in round ``number`` of ``epoch``, in a random order of clients.
 
         The draw does not depend on who has data, so that a client that leaves changes nothing for the others.
+
+        Raises:
+            StudyError: A speed is stated of a party that the graph does not have.
         """
+        names = {party.name for party in graph.parties}
+        for party in self.speeds:
+            if party not in names:
+                raise StudyError(
+                    f"a speed is stated of the unknown party {party!r}", todo=nearest(party, names)
+                )
         turns = len(calendar.rows)
         order = generator(calendar.seed, "attendance", epoch, number).permutation(turns).tolist()
         shares = []
@@ -99,18 +108,9 @@ class Attendance:
         return batches if able >= batches else able if self.late == "partial" else 0
 
     def speed(self, graph: SplitGraph, turn: int) -> float:
-        """Return the batches a second of a turn, those of its slowest party.
-
-        Raises:
-            StudyError: A speed is stated of a party that the graph does not have.
-        """
-        names = {party.name for party in graph.parties}
-        for party in self.speeds:
-            if party not in names:
-                raise StudyError(
-                    f"a speed is stated of the unknown party {party!r}", todo=nearest(party, names)
-                )
-        return min(self.speeds.get(party, 1.0) for party in graph.turns[turn].values())
+        """Return the batches a second of a turn: those of its slowest party of which a speed is stated, else 1.0."""
+        stated = [self.speeds[party] for party in graph.turns[turn].values() if party in self.speeds]
+        return min(stated, default=1.0)
 
     def attendance(self) -> str:
         """Return these settings as words."""

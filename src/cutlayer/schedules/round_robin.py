@@ -23,10 +23,12 @@ class RoundRobin:
         handover: ``"peer"``: the state goes straight to the next client; ``"server"``: sealed, through
             the server, which passes it on unopened.
         turn: Batches in a turn; 0 means an epoch of the client's own data.
+        local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
     """
 
     handover: Literal["peer", "server"] = "peer"
     turn: int = 0
+    local: bool = False
     name: str = "round_robin"
 
     def __post_init__(self) -> None:
@@ -44,7 +46,8 @@ class RoundRobin:
         count = "1 batch" if self.turn == 1 else f"{self.turn} batches"
         length = count if self.turn else "an epoch of the client's data"
         way = "peer to peer" if self.handover == "peer" else "through the server"
-        return f"round robin, a turn is {length}, hand-over {way}"
+        local = ", local losses, no gradient back" if self.local else ""
+        return f"round robin, a turn is {length}, hand-over {way}{local}"
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the turns of ``epoch``: hand-over, then training steps; at the end the learning rate moves on."""
@@ -54,7 +57,8 @@ class RoundRobin:
             yield from self._pass_on(graph, holder, turn, step)
             holder = turn
             for index in range(first, first + count):
-                yield training_step(graph, turn, step, Batch("train", turn, epoch, index))
+                batch = Batch("train", turn, epoch, index)
+                yield training_step(graph, turn, step, batch, local=self.local)
                 step += 1
         if holder is None:
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from ..errors import StudyError
+from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .attendance import Attendance, Share
@@ -23,12 +23,13 @@ __all__ = ["SplitFed"]
 class SplitFed(Attendance):
     """Clients train side by side, each with a copy of the clients' part; after each round copies are averaged.
 
-    An average weighs each copy by the rows it was trained on in the round. It holds weights and buffers; optimizers'
+    An average holds weights and buffers; optimizers'
     memory begins anew in each round where there are copies. With one client it is plain split learning.
 
     Attributes:
         version: 1: clients' and servers' copies are averaged. 2: the clients' are; the server's one state is trained
             by all clients, in a random order. 3 (Gawali et al. 2021): the servers' are, and each client keeps its own.
+        weights: What a copy counts in an average: ``"rows"``, as many as it was trained on, or ``"equal"``.
         personal: Clients keep their own, never averaged, in any version.
         at_once: Clients at work at the same time, whose batches take turns at the server; a server holds at most
             as many copies. The next client begins when one is done.
@@ -38,6 +39,7 @@ class SplitFed(Attendance):
     """
 
     version: Literal[1, 2, 3] = 1
+    weights: Literal["rows", "equal"] = "rows"
     personal: bool = False
     at_once: int = 16
     averager: str = ""
@@ -48,6 +50,8 @@ class SplitFed(Attendance):
         super().__post_init__()
         if self.version not in (1, 2, 3):
             raise StudyError("SplitFed has the versions 1, 2 and 3", got=repr(self.version))
+        if self.weights not in ("rows", "equal"):
+            raise StudyError(f"weights={self.weights!r}", todo=nearest(self.weights, ["rows", "equal"]))
         if self.at_once < 1:
             raise StudyError("at least one client works at a time", got=f"at_once={self.at_once}")
 
@@ -57,6 +61,7 @@ class SplitFed(Attendance):
         server = "the server has one state" if self.version == 2 else "the server's copies are averaged"
         words = [f"SplitFed v{self.version}", f"{who} and {server}", self.attendance()]
         words += [f"{self.at_once} at once"]
+        words += ["copies count alike"] if self.weights == "equal" else []
         words += [f"averaged by {self.averager}"] if self.averager else []
         words += ["local losses, no gradient back"] if self.local else []
         return ", ".join(words)
@@ -94,7 +99,8 @@ class SplitFed(Attendance):
                     if index + 1 == share.end:
                         working.remove(lane)
                         rows = calendar.rows_of(share.turn, epoch, share.first, share.end)
-                        yield from return_(graph, copied, share.turn, step, averager, rows)
+                        weight = rows if self.weights == "rows" else 1
+                        yield from return_(graph, copied, share.turn, step, averager, weight)
             for role in copied if averaged else ():
                 party = graph.roles[role].parties[0] if role in server_roles(graph) else averager
                 yield Action(step, party, Op.AVERAGE, role)
