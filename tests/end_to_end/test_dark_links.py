@@ -24,7 +24,10 @@ def network():
 """
 """With the cut "1" an activation has ``width`` numbers a row, with "3" the client's half 29 times ``width``."""
 
-far = pytest.mark.skipif(bool(two_hosts.why_not()), reason=two_hosts.why_not() or "there are two hosts")
+far = pytest.mark.skipif(
+    bool(two_hosts.why_not()),
+    reason=f"{two_hosts.why_not()}: run as root (sudo) on Linux, after `apt install iproute2` and `modprobe tun`",
+)
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,9 @@ CASTS = {
     },
     "u-shape": {"server": COMPUTING, **dict.fromkeys(CLIENTS, COMPUTING + HANDING)},
     "multi-hop": {"server": COMPUTING, "relay": COMPUTING, **dict.fromkeys(CLIENTS[:2], COMPUTING + HANDING)},
-    "vertical": {"server": COMPUTING, "clinic": COMPUTING, "lab": COMPUTING},
+    "vertical": dict.fromkeys(("server", "clinic", "lab"), COMPUTING),
+    "extended-vanilla": dict.fromkeys(("server", "institute", "clinic", "lab"), COMPUTING),
+    "multi-task": dict.fromkeys(("server", "ward", "clinic", "lab"), COMPUTING),
 }
 """The phases in which each party is killed, by study."""
 
@@ -72,6 +74,14 @@ def plan_of(name: str, share: int = 1) -> dict[str, list[Sequence[str]]]:
         faults = phases[index % share :: share] + ENDING[index % share :: share]
         plan[party] = [[fault] for fault in faults]
     return plan
+
+
+@pytest.mark.parametrize("name", ["extended-vanilla", "multi-task"])
+def test_between_processes_the_bits_are_the_simulators(bench: Bench, name: str, tmp_path: Path) -> None:
+    with Trial(bench, bench.dealt(name), tmp_path) as tried:
+        tried.wait()
+        tried.check()
+        assert not any(tried.kills.values())
 
 
 @pytest.mark.parametrize("name", ["vanilla", "vertical"])

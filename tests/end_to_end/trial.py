@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from party_studies import shuffle_records, write_study
+from party_studies import BY_COLUMNS, shuffle_records, write_study
 from safetensors.torch import load_file
 
 from cutlayer.keys.authority import Authority
@@ -101,8 +101,8 @@ class Bench:
         if not folder.exists():
             file = load_study(write_study(folder, name, **changes))
             for number, place in enumerate(file.deal(folder / "dealt").values()):
-                if name == "vertical" and (place / "records.safetensors").exists():
-                    shuffle_records(place / "records.safetensors", number)
+                if name in BY_COLUMNS:  # where each role has one party of the same name
+                    shuffle_records(place, place.name, number)
         return folder
 
     def expected(self, study: Path) -> tuple[dict[str, Any], Snapshot]:

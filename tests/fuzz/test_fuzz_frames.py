@@ -12,7 +12,10 @@ from cutlayer.errors import FrameError
 from cutlayer.wire import DTYPES, Kind, Limits, Message, decode, encode
 from cutlayer.wire.peek import peek
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded by Linux' means")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="memory is bounded by Linux' means: run these tests on Linux, a container will do",
+)
 HANDOVER = Limits(max_frame_bytes=2**36, max_tensors=2**16 - 1)
 LITTLE, SOON = 10 * 2**20, 0.5
 
