@@ -53,6 +53,7 @@ class Ledger:
         self._holder: dict[str, str] = {}
         self._owners: set[tuple[str, str]] = set()
         self._copies: set[tuple[str, str]] = set()
+        self._merged: dict[str, set[str]] = defaultdict(set)
         self._stepped: dict[str, int] = {}
         self._advanced: dict[str, int] = {}
 
@@ -139,7 +140,7 @@ class Ledger:
         name, _, copy = role.partition("#")
         segments = {copy_of(segment.name, copy) for segment in self.graph.segments_of(name)}
         for (kind, what), begun in self.owed[action.party].items():
-            if what in segments:
+            if what in segments and kind not in ("end", "average"):
                 raise Refused(f"the {kind} of segment {what!r} in step {begun.step} is still to be done")
 
 

@@ -51,7 +51,7 @@ class StateRules(Ledger):
         self._hold(action, action.what)
         self._at_rest(action, action.what)
         if "#" in action.what:
-            self._copies.remove((action.party, action.what))
+            self._end_copy(action, action.what)
         else:
             self._holder[action.what] = ""
 
@@ -68,6 +68,8 @@ class StateRules(Ledger):
         role = action.what
         if self.roles[action.party] != role:
             raise Refused(f"{action.party!r} is not of role {role!r}")
+        if (action.party, role) in self._owners:
+            raise Refused(f"{action.party!r} has a state of its own already")
         if role in self._holder:
             raise Refused(f"the state of role {role!r} is with {self._holder[role]!r} already")
         self._owners.add((action.party, role))
@@ -79,9 +81,14 @@ class StateRules(Ledger):
                 f"there is a copy {action.what!r} here already", "give, merge or drop that one first"
             )
         self._copies.add((action.party, action.what))
+        self.owed[action.party]["end", action.what] = action
         for segment in self.graph.segments_of(role):
             for noted in (self._stepped, self._advanced):
                 noted.pop(copy_of(segment.name, action.what.partition("#")[2]), None)
+
+    def _end_copy(self, action: Action, what: str) -> None:
+        self._copies.remove((action.party, what))
+        del self.owed[action.party]["end", what]
 
     def _fork(self, action: Action, frame: Made | None) -> None:
         role = self._copy_of_role(action)
@@ -105,7 +112,7 @@ class StateRules(Ledger):
             last = self._stepped.get(copy_of(segment.name, copy))
             if last is not None:
                 raise Refused(f"it was trained in step {last}, which would be lost", "merge it")
-        self._copies.remove((action.party, action.what))
+        self._end_copy(action, action.what)
 
     def _keep(self, action: Action, frame: Made | None) -> None:
         role = self._copy_of_role(action)
@@ -113,7 +120,7 @@ class StateRules(Ledger):
             raise Refused(f"{action.party!r} is not of role {role!r}")
         self._hold(action, action.what)
         self._at_rest(action, action.what)
-        self._copies.remove((action.party, action.what))
+        self._end_copy(action, action.what)
         self._owners.add((action.party, role))
 
     # Averages
@@ -126,12 +133,16 @@ class StateRules(Ledger):
         self._hold(action, role)  # whoever averages has the state that it becomes
         self._hold(action, match[1])
         self._at_rest(action, match[1])
+        if match[1] in self._merged[role]:
+            raise Refused(f"{match[1]!r} is part of this average already", "average first")
+        self._merged[role].add(match[1])
         if "#" in match[1]:
-            self._copies.remove((action.party, match[1]))
+            self._end_copy(action, match[1])
         self.owed[action.party].setdefault(("average", role), action)
 
     def _average(self, action: Action, frame: Made | None) -> None:
         if self.owed[action.party].pop(("average", action.what), None) is None:
             raise Refused("no copy was merged before")
+        self._merged[action.what].clear()
         self._hold(action, action.what)
         self._at_rest(action, action.what)
