@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from ..graph import SplitGraph
 from ..graph.parts import Placement
 from ..runtime.optim import OptimizerSpec, lr_schedule, optimizer
 from ..runtime.stopping import EarlyStopping
-from ..schedules import RoundRobin
+from ..schedules import Asynchronous, Parallel, RoundRobin, Schedule, SplitFed
 from ..study import Study
 from .functions import Functions
 from .reading import in_table
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from .reading import StudyFile
 
 __all__ = ["study_of"]
+
+_SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "asynchronous": Asynchronous,
+    "parallel": Parallel,
+    "round_robin": RoundRobin,
+    "splitfed": SplitFed,
+}
 
 
 def study_of(file: StudyFile, people: Placement, functions: Functions | None = None) -> Study:
@@ -41,7 +48,7 @@ def study_of(file: StudyFile, people: Placement, functions: Functions | None = N
     with in_table(file, "early_stopping"):
         stopping = EarlyStopping(**tables.early_stopping.model_dump()) if tables.early_stopping else None
     with in_table(file, "schedule"):
-        schedule = RoundRobin(handover=tables.schedule.handover, turn=tables.schedule.turn)
+        schedule = _SCHEDULES[tables.schedule.name](**tables.schedule.model_dump())
     settings = tables.study
     return Study(
         graph=graph,

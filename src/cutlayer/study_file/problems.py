@@ -33,7 +33,8 @@ _EXPECTED = {
     "too_long": "{max_length} or fewer",
     "string_pattern_mismatch": "a name of letters, digits, '_' and '-'",
 }
-_TAGS = {"graph": "topology", "data": "source"}
+_TAGS = {"graph": "topology", "data": "source", "schedule": "name"}
+_UNTAGGED = {"schedule": "round_robin"}
 
 
 def problem(file: str, raw: Mapping[str, Any], error: ErrorDetails) -> StudyError:
@@ -88,7 +89,7 @@ def _place(raw: Mapping[str, Any], loc: tuple[int | str, ...]) -> tuple[str, ...
     place = list(loc)
     if len(place) > 1 and place[0] in _TAGS and isinstance(raw.get(str(place[0])), dict):
         tag = raw[str(place[0])].get(_TAGS[str(place[0])])
-        if place[1] == tag:
+        if place[1] in (tag, _UNTAGGED.get(str(place[0]))):
             del place[1]
     return tuple(f"entry {part + 1}" if isinstance(part, int) else part for part in place)
 

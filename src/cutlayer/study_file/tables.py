@@ -11,6 +11,7 @@ from ..errors import nearest
 from .data_tables import AnyData
 from .graph_tables import ChainTable, GraphTable, MergedTable
 from .party_tables import FieldsTable, NetworkTable, PartiesTable, Roles, check_parties, roles_of
+from .schedule_tables import AnySchedule, RoundRobinTable
 from .words import Metric, Positive, Split, Table, contradiction, expects
 
 __all__ = ["NamedTable", "OptimizerTable", "Tables"]
@@ -33,14 +34,6 @@ class StudyTable(Table):
     drop_last: bool = False
     shuffle: bool = True
     check_finite: bool = True
-
-
-class ScheduleTable(Table):
-    """``[schedule]``: see :class:`cutlayer.RoundRobin`."""
-
-    name: Literal["round_robin"] = "round_robin"
-    handover: Literal["peer", "server"] = "peer"
-    turn: Annotated[int, Field(ge=0)] = 0
 
 
 class NamedTable(Table):
@@ -95,7 +88,7 @@ class Tables(Table):
     study: StudyTable = StudyTable()
     graph: GraphTable
     data: AnyData
-    schedule: ScheduleTable = ScheduleTable()
+    schedule: AnySchedule = RoundRobinTable()
     optimizer: OptimizerTable | None = None
     optimizers: dict[str, OptimizerTable] = Field(default_factory=dict)
     early_stopping: EarlyStoppingTable | None = None
