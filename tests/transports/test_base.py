@@ -1,23 +1,7 @@
-"""Memory to receive into, and the public names."""
-
-import numpy as np
-import pytest
+"""The public names, and what the trial of a transport says of itself."""
 
 import cutlayer.transports
-from cutlayer.transports import aligned_buffer
 from cutlayer.transports.conformance import CHECKS, COPYING_CHECKS
-
-
-@pytest.mark.parametrize("size", [1, 63, 64, 65, 100_000])
-def test_a_buffer_is_aligned_writable_and_as_long_as_asked(size):
-    buffer = aligned_buffer(size)
-    assert len(buffer) == size
-    assert np.frombuffer(buffer, dtype=np.uint8).ctypes.data % 64 == 0
-    buffer[:] = bytes(size)
-
-
-def test_a_buffer_may_be_empty():
-    assert len(aligned_buffer(0)) == 0
 
 
 def test_the_public_names_are_there():

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+from ..memory import ALIGNMENT, aligned_buffer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["ALIGNMENT", "DEFAULT_TIMEOUT_S", "Transport", "aligned_buffer"]
 
-ALIGNMENT = 64
-"""Bytes; a received frame starts at a multiple of it, so that its tensors need not be moved."""
 DEFAULT_TIMEOUT_S = 60.0
 """How long a party waits for another one, in seconds, unless it is told otherwise."""
 
@@ -64,10 +62,3 @@ class Transport(Protocol):
     def close(self) -> None:
         """End this party's part: wake whoever waits at it or for it. Closing twice does nothing."""
         ...
-
-
-def aligned_buffer(size: int) -> memoryview:
-    """Return ``size`` writable bytes that start at a multiple of 64, to receive a frame into."""
-    memory = np.empty(size + ALIGNMENT, dtype=np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].data

@@ -19,6 +19,7 @@ from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
 from cutlayer.errors import FrameError
+from cutlayer.memory import aligned_buffer
 from cutlayer.wire.frame_layout import (
     ALIGNMENT,
     CHECKSUM_BYTES,
@@ -61,6 +62,7 @@ _COUNTERS = struct.Struct(
     "<QQ"
 )  # step and sequence, the two fields of the prelude that change from frame to frame
 _COUNTERS_AT = 16
+_LARGE_BYTES = 1 << 20
 _parsed = lru_cache(maxsize=256)(parse)
 
 
@@ -93,8 +95,7 @@ def encode(message: Message, *, limits: Limits = _LIMITS) -> memoryview:
     head, layout = _headed(
         int(kind), bool(training), name, tuple([_spec(name, *pair) for pair in tensors]), limits
     )
-    buffer = torch.empty(layout.frame_bytes, dtype=torch.uint8)
-    frame, address = buffer.numpy().data, buffer.data_ptr()
+    frame, address = _room(layout.frame_bytes)
     frame[: len(head)] = head
     try:
         _COUNTERS.pack_into(frame, _COUNTERS_AT, step, sequence)
@@ -145,6 +146,15 @@ def decode(frame: Buffer, *, limits: Limits = _LIMITS) -> Message:
         copy[:] = view
         tensors = _read_tensors(copy, layout, step) or ()
     return Message(kind, layout.name, step, tensors, flags == _TRAINING, sequence)
+
+
+def _room(size: int) -> tuple[memoryview, int]:
+    """Return writable memory for a frame, and its address."""
+    if size < _LARGE_BYTES:
+        buffer = torch.empty(size, dtype=torch.uint8)
+        return buffer.numpy().data, buffer.data_ptr()
+    frame = aligned_buffer(size)
+    return frame, np.frombuffer(frame, np.uint8).ctypes.data
 
 
 def _spec(cut: str, name: str, tensor: Tensor | None) -> Spec:

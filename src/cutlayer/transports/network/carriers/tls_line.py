@@ -173,16 +173,16 @@ class TlsLine:
                         raise LineBroken(self._broke(None))
                     return False
                 filled += int(came)
-                self.heard = time.monotonic()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self._filled = filled
+            if filled > self._filled:
+                self._filled, self.heard = filled, time.monotonic()
             return False
         except (OSError, ValueError) as error:
             self.over = True
             if self._closed:
                 return False
             raise LineBroken(self._broke(error)) from error
-        self._filled = 0
+        self._filled, self.heard = 0, time.monotonic()
         return True
 
     def _part(self, room: Room) -> Envelope | None:
