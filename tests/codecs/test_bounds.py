@@ -39,7 +39,7 @@ def through(codec, tensor, moment=MOMENT):
 
 
 @pytest.mark.parametrize("word", WORDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(tensor=tensors(1e3))
 def test_the_same_is_written_again_and_what_is_given_stays_as_it_is(word, tensor):
     codec = codec_of(word)
@@ -63,20 +63,20 @@ def test_other_floating_point_types_come_back_as_they_were(word, dtype):
     assert (read - tensor).abs().max() <= rough
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tensor=tensors(2.0**100))
 def test_exact(tensor):
     assert through(codec_of("exact"), tensor) is tensor
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tensor=tensors(65504.0))
 def test_float16(tensor):
     error = (through(codec_of("float16"), tensor) - tensor).abs()
     assert (error <= torch.maximum(tensor.abs() / 2048, torch.tensor(2.0**-25))).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tensor=tensors(2.0**127))
 def test_bfloat16(tensor):
     error = (through(codec_of("bfloat16"), tensor) - tensor).abs()
@@ -86,7 +86,7 @@ def test_bfloat16(tensor):
 @pytest.mark.parametrize(
     ("word", "relative", "floor"), [("float8:e4m3", 16, 448 * 2**10), ("float8:e5m2", 8, 57344 * 2**17)]
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tensor=tensors(2.0**100))
 def test_float8(word, relative, floor, tensor):
     error = (through(codec_of(word), tensor) - tensor).abs()
@@ -96,7 +96,7 @@ def test_float8(word, relative, floor, tensor):
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("per", ["tensor", "channel", "row"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tensor=tensors(2.0**100))
 def test_integers(bits, per, tensor):
     read = through(codec_of(f"int{bits}:{per}"), tensor)
@@ -107,7 +107,7 @@ def test_integers(bits, per, tensor):
     assert (read[tensor == 0] == 0).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tensor=tensors(2.0**50), share=st.floats(0.01, 1.0))
 def test_top_k(tensor, share):
     codec = codec_of(f"topk:{share}")
@@ -122,7 +122,7 @@ def test_top_k(tensor, share):
     assert ((flat - read).abs() <= smallest[:, None]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tensor=tensors(1e3), share=st.floats(0.01, 1.0), explore=st.floats(0.0, 0.99))
 def test_randomised_top_k_keeps_as_many_and_in_an_evaluation_the_largest(tensor, share, explore):
     codec, plain = codec_of(f"random-topk:{share},{explore}"), codec_of(f"topk:{share}")

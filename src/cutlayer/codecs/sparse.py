@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import FrameError, StudyError
 from .base import Codec, Like, Moment, Part, Written, is_number, number_text, refused
+from .drawing import draw_others
 
 __all__ = ["RandomTopK", "TopK"]
 
@@ -73,11 +74,12 @@ class TopK(Codec):
         """See `Codec`."""
         like = Like(tuple(tensor.shape), tensor.dtype)
         flat = tensor.reshape(like.rows, -1)
-        places = self.choose(flat, self.count(like), moment)
-        values = flat.gather(1, places)
-        if not bool(values.isfinite().all()):
+        if not bool(flat.sum().isfinite()) and not bool(
+            flat.isfinite().all()
+        ):  # the sum is quick, and may be too large
             raise refused(self)
-        return Written((values, _shorten(places, like.width)), places)
+        places = self.choose(flat, self.count(like), moment)
+        return Written((flat.gather(1, places), _shorten(places, like.width)), places)
 
     def choose(self, flat: Tensor, count: int, moment: Moment) -> Tensor:
         """Return the places to keep, int64 [B, count], each row's in ascending order."""
@@ -143,8 +145,6 @@ class RandomTopK(TopK):
     def choose(self, flat: Tensor, count: int, moment: Moment) -> Tensor:
         """See `TopK`; the numbers drawn follow from the moment."""
         top = largest(flat, count)
-        if not bool(flat.gather(1, top).isfinite().all()):  # whether or not it will be drawn
-            raise refused(self)
         rows, width = flat.shape
         if not moment.training or count == width:
             return top
@@ -153,12 +153,11 @@ class RandomTopK(TopK):
         most = min(int(others.max()), width - count)
         if not most:
             return top
-        shuffled = top.gather(1, torch.rand((rows, count), generator=draw).argsort(1).to(top.device))
-        noise = torch.rand((rows, width), generator=draw).to(flat.device).scatter_(1, top, -1.0)
-        other = noise.topk(most, dim=1).indices
-        chosen = torch.arange(most) < others
-        shuffled[:, :most] = torch.where(chosen.to(top.device), other, shuffled[:, :most])
-        return shuffled.sort(1).values
+        other, counts = draw_others(top.cpu(), most, width, draw)
+        counts &= torch.arange(most) < others
+        shuffled = top.cpu().gather(1, torch.rand((rows, count), generator=draw).argsort(1))
+        shuffled[:, :most] = torch.where(counts, other, shuffled[:, :most])
+        return shuffled.sort(1).values.to(flat.device)
 
 
 def largest(flat: Tensor, count: int) -> Tensor:
@@ -171,7 +170,8 @@ def largest(flat: Tensor, count: int) -> Tensor:
         return torch.arange(width, device=flat.device).expand(len(flat), -1).contiguous()
     if not flat.is_cpu or flat.dtype is torch.bfloat16:
         return flat.abs().topk(count, dim=1, sorted=False).indices.sort(1).values
-    places = np.argpartition(flat.detach().abs().numpy(), width - count, axis=1)[:, width - count :]
+    fallen = flat.detach().abs().neg_().numpy()
+    places = np.argpartition(fallen, count - 1, axis=1)[:, :count]
     short = np.sort(places.astype(np.uint16 if width <= 2**16 else np.int32), axis=1)
     return torch.from_numpy(short.astype(np.int64))
 
