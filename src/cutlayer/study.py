@@ -16,6 +16,7 @@ import torch
 from .data import Holdings
 from .data.records import SPLITS
 from .errors import StudyError, nearest
+from .graph.disclosure import statement
 from .graph.split_graph import SplitGraph
 from .metering.events import Began
 from .metering.metrics import KNOWN
@@ -30,6 +31,7 @@ from .runtime.readiness import check_data
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
 from .schedules import Calendar, Leave, Program, RoundRobin, Schedule, check, program_of
+from .schedules.steps import cuts_without_gradient
 from .wire import VERSION
 
 __all__ = ["Study"]
@@ -194,15 +196,23 @@ class Study:
         return "\n".join(lines)
 
     def disclosure(self, party: str, host: str | None = None) -> str:
-        """Return the disclosure statement of ``party``, with who passes hand-overs on where the schedule says it.
+        """Return the disclosure statement of ``party``, with who passes states on, or averages them, by the schedule.
 
         Args:
             party: Whose.
             host: The party that hosts the study between organisations; None for a simulation.
         """
-        relay = getattr(self.schedule, "relay", None)
-        passes_on = relay(self.graph) if callable(relay) else None
-        return self.graph.disclosure(party, self.batch_size, passes_on, host)
+        relay, averages = (getattr(self.schedule, word, None) for word in ("relay", "averages"))
+        local = getattr(self.schedule, "local", False)
+        return statement(
+            self.graph,
+            party,
+            self.batch_size,
+            relay(self.graph) if callable(relay) else None,
+            host,
+            averager=averages(self.graph) if callable(averages) else None,
+            silent={cut.name for cut in cuts_without_gradient(self.graph)} if local else (),
+        )
 
     def simulate(
         self,

@@ -6,7 +6,7 @@ It is read off the graph before anything is trained, and written for the person 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import GraphError
@@ -50,7 +50,14 @@ _SEAL = (
 
 
 def statement(
-    graph: SplitGraph, party: str, batch_size: int, relay: str | None = None, host: str | None = None
+    graph: SplitGraph,
+    party: str,
+    batch_size: int,
+    relay: str | None = None,
+    host: str | None = None,
+    *,
+    averager: str | None = None,
+    silent: Collection[str] = (),
 ) -> str:
     """Return the disclosure statement of ``party``: about one page of plain text.
 
@@ -60,17 +67,21 @@ def statement(
         batch_size: Rows in a training batch, for the sizes.
         relay: The party that passes hand-overs on; empty: they go straight to the next; None: not known.
         host: The party through which all frames go, over TLS and sealed for whom they are; None in a simulation.
+        averager: The party that averages the states of roles with many parties; empty: each party keeps its own;
+            None: they are handed over from one to the next.
+        silent: Cuts over which no gradient comes back.
 
     Raises:
-        GraphError: No party has that name (or that of relay or host), or the batch size is not positive.
+        GraphError: No party has that name (or that of relay, host or averager), or the batch size is not positive.
     """
     if batch_size < 1:
         raise GraphError("a batch has at least one row", party=party, got=f"batch_size={batch_size}")
     role = graph.role_of(party)
-    for other in (relay, host):
+    for other in (relay, host, averager):
         if other:
             graph.role_of(other)
     page = _Page(graph, role, party, batch_size, relay, host)
+    page.averager, page.silent = averager, silent
     sections = [
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
@@ -107,6 +118,8 @@ class _Page:
     ) -> None:
         self.graph, self.role, self.party, self.batch_size = graph, role, party, batch_size
         self.relay, self.host = relay, host
+        self.averager: str | None = None
+        self.silent: Collection[str] = ()
         self.segments = graph.segments_of(role.name)
         self.size = sum((size_of(s.module) for s in self.segments), Size())
         self.shared = {share.field for share in graph.shares if share.source == role.name}
@@ -142,10 +155,13 @@ class _Page:
             self._activation(cut, "to") for cut in self.graph.cuts_from(self.role.name) if cut.kind != "label"
         ]
         entries += [
-            self._gradient(cut, "to") for cut in self.graph.cuts_into(self.role.name) if cut.has_gradient
+            self._gradient(cut, "to") for cut in self._returning(self.graph.cuts_into(self.role.name))
         ]
-        entries += self._state("to the others of the role")
-        entries += self._relayed("to the next of the role")
+        if self.averager is None:
+            entries += self._state("to the others of the role")
+            entries += self._relayed("to the next of the role")
+        else:
+            entries += self._averaged(leaves=True)
         if self.role.name in self.graph.label_roles:
             entries.append(_NUMBERS)
         if len(self.graph.parties) == 1:
@@ -162,10 +178,13 @@ class _Page:
             if cut.kind != "label"
         ]
         entries += [
-            self._gradient(cut, "from") for cut in self.graph.cuts_from(self.role.name) if cut.has_gradient
+            self._gradient(cut, "from") for cut in self._returning(self.graph.cuts_from(self.role.name))
         ]
-        entries += self._state("from the others of the role")
-        entries += self._relayed("from the last of the role")
+        if self.averager is None:
+            entries += self._state("from the others of the role")
+            entries += self._relayed("from the last of the role")
+        else:
+            entries += self._averaged(leaves=False)
         others = [
             p.name for p in self.graph.parties if p.role in self.graph.label_roles and p.name != self.party
         ]
@@ -274,12 +293,50 @@ class _Page:
             if (segments := self.graph.segments_of(role.name))
         ]
 
+    def _returning(self, cuts: Iterable[Cut]) -> list[Cut]:
+        return [cut for cut in cuts if cut.has_gradient and cut.name not in self.silent]
+
+    def _averaged(self, *, leaves: bool) -> list[str]:
+        """Return which states go to or come from the party that averages them."""
+        entries = []
+        for role in self.graph.roles.values():
+            segments = self.graph.segments_of(role.name)
+            if len(role.parties) == 1 or not segments or not self.averager:
+                continue
+            names = ", ".join(segment.name for segment in segments)
+            size = sum((size_of(segment.module) for segment in segments), Size())
+            what = f"of {names} (weights and buffers: {count(size.parameters, 'parameter')}, "
+            what += f"{count(size.state_bytes, 'byte')})"
+            each = f"each of {count(len(role.parties), 'party')} ({crew(role.parties)})"
+            if self.role == role and leaves:
+                entries.append(
+                    f"Its own state {what} to {self.averager}, at the end of each round. {self.averager} averages it "
+                    "with the others' and can read it before; from a party's weights, and from how they change, "
+                    "traces of its records can be found."
+                )
+            elif self.role == role:
+                entries.append(
+                    f"The average {what} from {self.averager}, for each round and each evaluation."
+                )
+            elif self.party == self.averager and leaves:
+                entries.append(f"The average {what} to {each}, for each round and each evaluation.")
+            elif self.party == self.averager:
+                entries.append(
+                    f"The state {what} from {each}, at the end of each round. It averages them, and can read each one."
+                )
+        return entries
+
     def _weights(self) -> str:
         names = ", ".join(s.name for s in self.segments)
         amount = count(self.size.parameters, "parameter")
         what = f"the weights, buffers and optimizer state of {names} ({amount})"
-        if len(self.role.parties) == 1:
+        if len(self.role.parties) == 1 or self.averager == "":
             return f"{what[0].upper()}{what[1:]}: no other party ever has them."
+        if self.averager is not None:
+            memory = f"The optimizer state of {names}"
+            return (
+                f"To any party but {self.averager}: the weights and buffers of {names}. {memory}: to nobody."
+            )
         if self.relay:
             hides = "" if self.host else " (the seal of a simulation hides nothing)"
             what += f", other than sealed, through {self.relay}{hides}"

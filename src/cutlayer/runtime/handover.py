@@ -37,7 +37,7 @@ def copy(party: LocalParty, action: Action) -> Runner:
     names = [name for name, _ in party.states(action.what)]
 
     def run(step: int, what: str) -> None:
-        _send(party, action, step, {name: party.segment(name).state() for name in names})
+        _send(party, action, step, {name: party.segment(name).state(memory=False) for name in names})
 
     return run
 
