@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 _BLOCK = 1 << 16
@@ -17,20 +17,22 @@ class Seen:
 
     Attributes:
         address: Where it listens.
-        asked: To where connections were asked for, such as ``localhost:7443``.
+        known: Addresses by the names that only the proxy can look up.
+        asked: To where connections were asked for, such as ``server:7443``.
         first: The first bytes that each dialling side sent through.
     """
 
     address: str
+    known: Mapping[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     first: list[bytes] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def connect_proxy() -> Iterator[Seen]:
-    """Run a proxy on this machine while the block lasts."""
+def connect_proxy(**known: str) -> Iterator[Seen]:
+    """Run a proxy on this machine while the block lasts; it knows the addresses of some names."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        seen = Seen(f"127.0.0.1:{listener.getsockname()[1]}")
+        seen = Seen(f"127.0.0.1:{listener.getsockname()[1]}", known)
         threading.Thread(target=_accept, args=(listener, seen), daemon=True).start()
         yield seen
         listener.shutdown(socket.SHUT_RDWR)
@@ -55,7 +57,7 @@ def _serve(client: socket.socket, seen: Seen) -> None:
             client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\n\r\n")
             return
         try:
-            server = socket.create_connection((host, int(port)))
+            server = socket.create_connection((seen.known.get(host, host), int(port)))
         except OSError:
             client.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
             return

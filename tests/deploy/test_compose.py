@@ -143,20 +143,20 @@ def test_what_prepare_makes_is_kept_out_of_git_and_images():
 def test_the_study_is_trained_as_the_file_says(tmp_path: Path):
     """Prepare, then every service's own command as a process, with its volumes as plain folders.
 
-    The hospitals reach the server through a proxy, which sees TLS and nothing else.
+    The hospitals reach the server by the name of its service, through a proxy, which sees TLS and nothing else.
     """
     here = tmp_path / "compose"
     shutil.copytree(HERE, here, ignore=shutil.ignore_patterns("parties", "keys", "state", ".env"))
     port, study = free_port(), here / "study.toml"
-    study.write_text(study.read_text().replace("server:7443", f"localhost:{port}"))
+    study.write_text(study.read_text().replace("server:7443", f"server:{port}"))
     values = _prepare(here)
     commands = {name: _outside(name, here, port, values) for name in SERVICES}
     before = sorted((here / "parties").rglob("*"))
     environment = SERVICES["server"]["environment"] | {"HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
-    with connect_proxy() as proxy:
+    with connect_proxy(server="127.0.0.1") as proxy:
         run_all(commands, tmp_path, environment | {"https_proxy": f"http://{proxy.address}"}, 240)
 
-    assert set(proxy.asked) == {f"localhost:{port}"} and len(proxy.first) >= len(HOSPITALS)
+    assert set(proxy.asked) == {f"server:{port}"} and len(proxy.first) >= len(HOSPITALS)
     assert all(first.startswith(b"\x16\x03") for first in proxy.first), "a TLS handshake begins so"
 
     for service in SERVICES:
