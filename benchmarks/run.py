@@ -55,6 +55,7 @@ BENCHMARKS = (
         name="frames_overhead", bar="at most 0.5 % beside tensors of 64 KB, at most 20 us beside copying them",
         quick=("--seconds", "0.02"),
     ),
+    Benchmark(name="codec_costs", bar="every codec pays at 1 Gbit/s with 16 MB, casts and integers with 66 KB too"),
     Benchmark(name="network_w", bar="at least 0.7 times the steps of a pair by hand without TLS, 0.45 of the loop"),
     Benchmark(name="network_vgg", bar="at least 0.95 times the rows a second of the uncut loop with the same cores"),
     Benchmark(name="network_bytes", bar="at most 1 % of bytes on the interface beyond the frames (needs root)"),
