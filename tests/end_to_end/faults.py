@@ -14,6 +14,7 @@ from typing import Any
 from cutlayer.runtime import compute, handover, performing, snapshots, training
 from cutlayer.runtime.positions import Position
 from cutlayer.schedules.actions import Op
+from cutlayer.schedules.calendar import Leave
 from cutlayer.sessions import hosting, participant
 from cutlayer.transports.network import end
 from cutlayer.transports.network.carriers.tls_line import TlsLine
@@ -126,12 +127,13 @@ def _in_saying(where: str, number: int) -> None:
 
 
 def _in_leaves(where: str, number: int) -> None:
-    """Die when it is written down that a turn does not take place, before anybody else hears of it."""
+    """Die when it is written down that a turn does not take place, or again does, before anybody else hears of it."""
     write = hosting.write_roster
 
     def writing(folder: Path, roster: Any) -> None:
         write(folder, roster)
-        if roster.leaves:
+        ended = any(leave.until < Leave(0, 0, 0).until for leave in roster.leaves)
+        if ended if where == "ended" else roster.leaves:
             die()
 
     hosting.write_roster = writing
@@ -250,6 +252,7 @@ _OTHERS: dict[str, Callable[[str, int], None]] = {
     "saving": _in_snapshot,
     "restore": lambda where, number: _wrap(handover, "_restore", where, number),
     "go": lambda where, number: _wrap(training.Trainer, "restore", where, number),
+    "rewind": lambda where, number: _wrap(snapshots.Snapshots, "rewind", where, number),
     "report": lambda where, number: _wrap(participant.Participant, "_report", where, number),
     "epoch": lambda where, number: _wrap(training.Trainer, "_check_weights", where, number),
     "done": _in_saying,
