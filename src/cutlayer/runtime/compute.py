@@ -16,6 +16,7 @@ from ..schedules.actions import Action
 from ..schedules.calendar import Batch
 from ..seeds import at_step, stream
 from .blueprint import Work
+from .early import inputs_first
 from .party import Flight, LocalParty, Runner
 
 __all__ = [
@@ -36,6 +37,8 @@ NUMERICS = (
     "lower the learning rate, look for NaN in the data, or for a division or logarithm of zero in the segment"
 )
 
+_WORTH_FLOPS = 50_000_000
+"""From how many FLOPs of a backward on the weights' gradients are put off."""
 _ENGINE = torch.autograd.Variable._execution_engine
 
 
@@ -232,7 +235,7 @@ def loss(party: LocalParty, action: Action) -> Runner:
 def backward(party: LocalParty, action: Action) -> Runner:
     """Back-propagate through a segment from its losses and the gradients of its outputs, in one go."""
     shared = party.shared
-    work = _work(party, action)
+    work, state, apart = _work(party, action), action.what, shared.wary
     name, index, outputs = work.name, work.index, work.outputs
     known, count = shared.meter.flops(name, "backward"), shared.meter.compute(party.name, name, "backward")
     weights: dict[tuple[float, torch.dtype], Tensor] = {}
@@ -263,7 +266,14 @@ def backward(party: LocalParty, action: Action) -> Runner:
                         _propagate(roots, gradients)
                 else:
                     count[1] += flops
-                    _propagate(roots, gradients)
+                    leaves = flight.leaves[name]
+                    if not (
+                        apart
+                        and leaves
+                        and flops > _WORTH_FLOPS
+                        and _put_off(party, state, roots, gradients, leaves)
+                    ):
+                        _propagate(roots, gradients)
             except Exception as error:
                 raise _explained(error, party.name, name, step, roots) from error
         for ref, leaf in reversed(flight.leaves.pop(name)):
@@ -271,6 +281,21 @@ def backward(party: LocalParty, action: Action) -> Runner:
                 flight.gradients.setdefault(ref, []).append((index, leaf.grad))
 
     return run
+
+
+def _put_off(
+    party: LocalParty,
+    state: str,
+    roots: list[Tensor],
+    gradients: list[Tensor],
+    leaves: list[tuple[Ref, Tensor]],
+) -> bool:
+    """Back-propagate to the inputs alone, if the graph allows it: another party waits for their gradient."""
+    live = party.live[state]
+    owed = inputs_first(roots, gradients, [leaf for _, leaf in leaves], live.parameters)
+    if owed is not None:
+        live.owed.append(owed)
+    return owed is not None
 
 
 def step(party: LocalParty, action: Action) -> Runner:

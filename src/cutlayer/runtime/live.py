@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import FrameError, StudyError
 from ..graph.parts import Segment
+from .early import Owed
 from .optim import OptimizerSpec
 from .restoring import check_groups, check_schedule, check_slots, read_scalars
 
@@ -44,6 +45,8 @@ class LiveSegment:
         # around it: nobody can register one here, and for a small layer they cost as much as the step.
         self._bare_step = inspect.unwrap(type(self.optimizer).step) if self.optimizer else None
         self.training = self.module.training
+        self.owed: list[Owed] = []
+        """What gives the weights the gradients that were put off."""
         self._tried: dict[tuple[torch.Size, torch.dtype], dict[str, object]] = {}
 
     def mode(self, training: bool) -> None:
@@ -54,6 +57,9 @@ class LiveSegment:
 
     def step(self) -> None:
         """Do the optimizer's step and forget the gradients."""
+        for owed in self.owed:
+            owed()
+        self.owed.clear()
         if self.optimizer is None or self._bare_step is None:
             return
         with torch.no_grad():
