@@ -79,7 +79,7 @@ def plan_of(name: str, share: int = 1) -> dict[str, list[Sequence[str]]]:
 @pytest.mark.parametrize("name", ["extended-vanilla", "multi-task"])
 def test_between_processes_the_bits_are_the_simulators(bench: Bench, name: str, tmp_path: Path) -> None:
     with Trial(bench, bench.dealt(name), tmp_path) as tried:
-        tried.wait()
+        tried.wait(limit_s=200)
         tried.check()
         assert not any(tried.kills.values())
 
