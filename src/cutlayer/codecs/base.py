@@ -25,6 +25,11 @@ class Like(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    @staticmethod
+    def of(tensor: Tensor) -> Like:
+        """Return shape and dtype of ``tensor`` [B, ...]."""
+        return Like(tuple(tensor.shape), tensor.dtype)
+
     @property
     def rows(self) -> int:
         """B, how many samples."""

@@ -34,6 +34,6 @@ def write_with_feedback(codec: Codec, gradient: Tensor, left: Tensor, moment: Mo
     """Write ``gradient`` [B, ...] with a share for each row of what is ``left`` [...]; note there what is left now."""
     meant = gradient + (left / len(gradient)).to(gradient.dtype)
     written = codec.write(meant, moment)
-    read = codec.read(written.parts, Like(tuple(meant.shape), meant.dtype), moment).parts[0]
+    read = codec.read(written.parts, Like.of(meant), moment).parts[0]
     left.copy_((meant - read).sum(0))
     return written

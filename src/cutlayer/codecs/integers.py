@@ -104,7 +104,7 @@ class Integer(Codec):
     def _ends(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ends of each range, zero within."""
         if not tensor.numel():
-            ends = tensor.new_zeros(self.parts(Like(tuple(tensor.shape), tensor.dtype))[1].shape)
+            ends = tensor.new_zeros(self.parts(Like.of(tensor))[1].shape)
             return ends, ends
         if self.per == "tensor":
             low, high = tensor.aminmax()

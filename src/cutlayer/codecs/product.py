@@ -91,7 +91,7 @@ class ProductQuantiser(Codec):
 
     def write(self, tensor: Tensor, moment: Moment) -> Written:
         """See `Codec`."""
-        like = Like(tuple(tensor.shape), tensor.dtype)
+        like = Like.of(tensor)
         flat = tensor.float().reshape(like.rows, -1)
         if (
             flat.numel() and not max(map(abs, map(Tensor.item, flat.aminmax()))) <= _MOST

@@ -72,7 +72,7 @@ class TopK(Codec):
 
     def write(self, tensor: Tensor, moment: Moment) -> Written:
         """See `Codec`."""
-        like = Like(tuple(tensor.shape), tensor.dtype)
+        like = Like.of(tensor)
         flat = tensor.reshape(like.rows, -1)
         if not bool(flat.sum().isfinite()) and not bool(
             flat.isfinite().all()
