@@ -297,8 +297,12 @@ class Study:
     def course(self, rows: Sequence[Mapping[str, int]], leaves: Sequence[Leave] = ()) -> Course:
         """Return what all parties do, if the turns have so many rows by split."""
         pooled = bool(getattr(self.schedule, "pooled", False))
+        most = getattr(self.schedule, "most_rows", None)
+        largest = (
+            most(self.graph, self.batch_size) if most is not None else 0
+        )  # frames of so many rows are due
         calendar = Calendar(
-            rows, self.batch_size, self.seed, self.drop_last, self.shuffle, leaves=leaves, pooled=pooled
+            rows, self.batch_size, self.seed, self.drop_last, self.shuffle, max(256, largest), leaves, pooled
         )
         return Course(self.graph, self.schedule, calendar, self.epochs, self.evaluate, self.early_stopping)
 

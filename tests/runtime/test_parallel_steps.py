@@ -157,3 +157,12 @@ def test_the_server_works_once_for_all():
     assert worked["server", "forward"] == worked["server", "backward"] == worked["server", "step"] == steps
     assert worked["server", "receive"] == sum(worked[f"client-{n}", "forward"] for n in range(3)) > steps
     assert [e.steps for e in run.events if isinstance(e, EpochEnded)] == [steps]
+
+
+def test_servers_pass_on_batches_larger_than_any_clients():
+    source, *_ = pooled(400)
+    clients = source.split_rows(4)
+    hops = cl.multi_hop(cl.networks.mlp((6, 8, 7, 3)), ("linear1", "linear2"), clients=clients)
+    study = study_of(hops, schedule=cl.Parallel(), batch_size=80, epochs=1, evaluate=())
+    worked = {(e.party, e.op): e.calls for e in study.simulate(clients).events if isinstance(e, Worked)}
+    assert worked["hop-1", "forward"] == worked["server", "forward"] == 2  # 320 rows, then 80

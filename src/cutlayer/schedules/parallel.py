@@ -66,6 +66,12 @@ class Parallel(Attendance):
         client_roles(graph)
         return averager_of(graph, self.averager) if self.heads == "averaged" else ""
 
+    def most_rows(self, graph: SplitGraph, batch_size: int) -> int:
+        """Return how many rows a frame between two parties that serve all turns may have."""
+        served = {role.name for role in graph.roles.values() if len(role.parties) == 1}
+        joined = any(cut.source in served and cut.target in served for cut in graph.cuts)
+        return batch_size * len(graph.turns) if joined and not self.pooled else batch_size
+
     def steps(self, calendar: Calendar, epoch: int) -> int:
         """Return how many step numbers ``epoch`` takes at most: one for each batch, one for each joined one."""
         return calendar.steps(epoch) + max(
