@@ -356,3 +356,23 @@ def test_every_schedule_carries_codecs(schedule, codecs):
         for r in (run, exact)
     ]
     assert back[0] < back[1] or codecs == "pq:2,4"
+
+
+def test_what_is_read_as_nan_is_refused_by_those_who_are_wary():
+    simulation = meddled("bfloat16", Kind.ACTIVATION, filled(".values", float("nan")))
+    object.__setattr__(simulation.shared, "wary", True)
+    with pytest.raises(
+        NumericsError, match=r"server, cut .*, step 2: 'linear1', which c0 sent, holds NaN"
+    ) as caught:
+        simulation.train()
+    assert caught.value.sender == "c0"
+
+
+def test_a_part_that_is_missing_is_refused():
+    def without(name, tensor):
+        return None if name.endswith(".step") else tensor
+
+    with pytest.raises(
+        FrameError, match=r"some parts are missing of linear1\.values, linear1\.step, linear1\.zero"
+    ):
+        meddled("int8", Kind.GRADIENT, without).train()

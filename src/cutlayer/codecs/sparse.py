@@ -153,11 +153,15 @@ class RandomTopK(TopK):
         most = min(int(others.max()), width - count)
         if not most:
             return top
-        other, counts = draw_others(top.cpu(), most, width, draw)
-        counts &= torch.arange(most) < others
-        shuffled = top.cpu().gather(1, torch.rand((rows, count), generator=draw).argsort(1))
-        shuffled[:, :most] = torch.where(counts, other, shuffled[:, :most])
-        return shuffled.sort(1).values.to(flat.device)
+        places = top.cpu()
+        new, some = draw_others(places, most, width, draw)
+        gone, different = draw_others(places[:, :0], most, count, draw)  # which of the largest make room
+        swapped = some & different & (torch.arange(most) < others)
+        beyond = torch.nn.functional.pad(
+            places, (0, 1)
+        )  # what is not swapped goes to a column that is cut off
+        beyond.scatter_(1, torch.where(swapped, gone, count), new)
+        return _ascending(beyond[:, :count].numpy(), width).to(flat.device)
 
 
 def largest(flat: Tensor, count: int) -> Tensor:
@@ -171,7 +175,11 @@ def largest(flat: Tensor, count: int) -> Tensor:
     if not flat.is_cpu or flat.dtype is torch.bfloat16:
         return flat.abs().topk(count, dim=1, sorted=False).indices.sort(1).values
     fallen = flat.detach().abs().neg_().numpy()
-    places = np.argpartition(fallen, count - 1, axis=1)[:, :count]
+    return _ascending(np.argpartition(fallen, count - 1, axis=1)[:, :count], width)
+
+
+def _ascending(places: np.ndarray, width: int) -> Tensor:
+    """Return each row's places in ascending order, int64; short numbers are sorted much faster."""
     short = np.sort(places.astype(np.uint16 if width <= 2**16 else np.int32), axis=1)
     return torch.from_numpy(short.astype(np.int64))
 
