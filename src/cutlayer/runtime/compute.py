@@ -20,6 +20,7 @@ from .early import inputs_first
 from .party import Flight, LocalParty, Runner
 
 __all__ = [
+    "accumulate",
     "advance",
     "backward",
     "detach",
@@ -315,6 +316,16 @@ def detach(party: LocalParty, action: Action) -> Runner:
 
 def _nothing(step: int, what: str) -> None:
     """What is only said for the checker."""
+
+
+def accumulate(party: LocalParty, action: Action) -> Runner:
+    """Keep the gradients of a segment for the step that comes later."""
+    name = action.what
+
+    def run(step: int, what: str) -> None:
+        party.live[name].accumulate()
+
+    return run
 
 
 def advance(party: LocalParty, action: Action) -> Runner:

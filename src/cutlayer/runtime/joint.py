@@ -19,7 +19,6 @@ def join(party: LocalParty, action: Action) -> Runner:
     """Make one batch [B1 + B2 + …, ...] of what the steps before have loaded or received."""
     what, _, count = action.what.partition("*")
     number = int(count)
-    party.span = max(party.span, number + 1)
     parcel = () if what == "load" else party.shared.blueprint.parcel(what)
 
     def run(step: int, _: str) -> None:
@@ -37,7 +36,6 @@ def split(party: LocalParty, action: Action) -> Runner:
     """Deal activations or gradients of a joined batch [B, ...] out to the steps that it came from."""
     what, _, count = action.what.partition("*")
     number = int(count)
-    party.span = max(party.span, number + 1)
     (crossing,) = party.shared.blueprint.parcel(what)
 
     def run(step: int, _: str) -> None:

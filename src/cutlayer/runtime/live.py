@@ -45,6 +45,7 @@ class LiveSegment:
         # around it: nobody can register one here, and for a small layer they cost as much as the step.
         self._bare_step = inspect.unwrap(type(self.optimizer).step) if self.optimizer else None
         self.training = self.module.training
+        self._batches = 1
         self.owed: list[Owed] = []
         """What gives the weights the gradients that were put off."""
         self._tried: dict[tuple[torch.Size, torch.dtype], dict[str, object]] = {}
@@ -62,12 +63,20 @@ class LiveSegment:
         self.owed.clear()
         if self.optimizer is None or self._bare_step is None:
             return
+        if self._batches > 1:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_div_(gradients, self._batches)
+            self._batches = 1
         with torch.no_grad():
             self._bare_step(self.optimizer)
         for parameter in self.parameters:
             parameter.grad = None
         if self.schedule is not None and self.spec.every == "step":
             self._move_on(self.schedule)
+
+    def accumulate(self) -> None:
+        """Keep the gradients: the next step is with the mean of these and those to come."""
+        self._batches += 1
 
     def _move_on(self, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
         schedule.optimizer._opt_called = True  # type: ignore[attr-defined]  # it did step, which the schedule asks

@@ -26,6 +26,7 @@ MAKERS: Mapping[Op, Callable[[LocalParty, Action], Runner]] = {
     Op.DETACH: compute.detach,
     Op.BACKWARD: compute.backward,
     Op.STEP: compute.step,
+    Op.ACCUMULATE: compute.accumulate,
     Op.ADVANCE: compute.advance,
     Op.SEND: crossing.send,
     Op.RECEIVE: crossing.receive,
@@ -108,6 +109,13 @@ class Performer:
             read(step, what)
 
         return run, load.what, count
+
+    def _spans(self, template: Template) -> bool:
+        """Return whether a step is of several batches; then parties keep what they have of each until it is over."""
+        most = max(action.step for action in template)
+        for party in {action.party for action in template} & self.parties.keys():
+            self.parties[party].span = max(self.parties[party].span, most + 1)
+        return most > 0
 
     def _numbered(self, action: Action) -> Timed:
         """Return the runner of an action in a step of several batches: it does the one of its own number."""

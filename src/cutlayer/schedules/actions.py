@@ -48,6 +48,7 @@ class Op(StrEnum):
     DETACH = "detach"  # what = cut's gradient: do without it, a loss of one's own teaches the segment
     BACKWARD = "backward"  # back-propagate through a segment
     STEP = "step"  # the segment's optimizer step
+    ACCUMULATE = "accumulate"  # keep the segment's gradients, to be added to those of the next batch
     ADVANCE = "advance"  # the segment's learning-rate schedule moves on one epoch
     GIVE = "give"  # what = role: hand the role's segment state over
     TAKE = "take"  # what = role: take it over

@@ -175,7 +175,7 @@ class _Check:
                     step=first.step,
                 )
         for party, owed in self.rules.owed.items():
-            for (kind, name), begun in owed.items():
+            for (kind, name, _), begun in owed.items():
                 raise ProgramError(
                     f"'{begun}' was done, and its {kind} ({name}) never is\n{self.picture()}",
                     party=party,

@@ -12,6 +12,10 @@ from .actions import Action, copy_of
 __all__ = ["Ledger", "Made", "Refused", "in_words"]
 
 
+_REMEMBERED = 256
+"""Steps of which it is known what a party made, the latest ones."""
+
+
 class Refused(Exception):
     """An action that cannot be performed: why, and what to do about it."""
 
@@ -46,8 +50,10 @@ class Ledger:
     def __init__(self, graph: SplitGraph) -> None:
         self.graph = graph
         self.roles = {party.name: party.role for party in graph.parties}
-        self.owed: dict[str, dict[tuple[str, str], Action]] = defaultdict(dict)
-        self._made: dict[tuple[str, str], Made] = {}
+        self.owed: dict[str, dict[tuple[str, str, int], Action]] = defaultdict(dict)
+        """By party: kind, name and step of what was begun; step 0 where there can be but one at a time."""
+        self._made: dict[tuple[str, str], dict[int, Made]] = {}
+        self._times: dict[tuple[str, str], int] = {}
         self._unused: dict[tuple[str, str], dict[int, Made]] = defaultdict(dict)
         self._used: dict[tuple[str, str, str], int] = {}
         self._holder: dict[str, str] = {}
@@ -60,18 +66,23 @@ class Ledger:
     # Making and using
 
     def _make(self, action: Action, thing: str, training: bool | None, batch: str) -> Made:
-        before = self._made.get((action.party, thing))
-        made = Made(1 if before is None else before.times + 1, action.step, training, batch)
-        self._made[action.party, thing] = self._unused[action.party, thing][action.step] = made
+        key = action.party, thing
+        times = self._times[key] = self._times.get(key, 0) + 1
+        made = Made(times, action.step, training, batch)
+        known = self._made.setdefault(key, {})
+        known.pop(action.step, None)
+        known[action.step] = self._unused[key][action.step] = made
+        if len(known) > _REMEMBERED:
+            del known[next(iter(known))]
         return made
 
     def _use(self, action: Action, thing: str, by: str) -> Made:
         """Return ``thing``, of this step and not used by ``by`` before."""
-        made = self._made.get((action.party, thing))
-        if made is None or made.step != action.step:
+        made = self._made.get((action.party, thing), {}).get(action.step)
+        if made is None:
             raise Refused(f"it needs {in_words(thing)}, which is neither made nor received here in this step")
         used = self._used.get((action.party, by, thing), 0)
-        if made.times == used:
+        if made.times <= used:
             raise Refused(f"it used {in_words(thing)} already, which was made only once since")
         if made.times > used + 1:
             raise Refused(f"{in_words(thing)} was made twice, and the first was left over")
@@ -89,10 +100,10 @@ class Ledger:
                 f"it joins {in_words(thing)} of steps {steps[0]} to {steps[-1]}, "
                 f"those there are of steps {', '.join(map(str, parts)) or 'none'}"
             )
-        last = self._made[key]
         batch = "+".join(part.batch for part in parts.values())
-        made = Made(last.times - count + 1, action.step, last.training, batch)
-        self._made[key] = made
+        self._times[key] -= count - 1
+        made = Made(self._times[key], action.step, parts[steps[-1]].training, batch)
+        self._made[key] = {action.step: made}
         return made
 
     def _use_all(self, action: Action, things: tuple[str, ...], by: str, training: bool | None) -> str:
@@ -139,7 +150,7 @@ class Ledger:
         """Check that no segment of the role's state, or of the copy of it, has work under way here."""
         name, _, copy = role.partition("#")
         segments = {copy_of(segment.name, copy) for segment in self.graph.segments_of(name)}
-        for (kind, what), begun in self.owed[action.party].items():
+        for (kind, what, _), begun in self.owed[action.party].items():
             if what in segments and kind not in ("end", "average"):
                 raise Refused(f"the {kind} of segment {what!r} in step {begun.step} is still to be done")
 

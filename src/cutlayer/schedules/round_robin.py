@@ -10,6 +10,7 @@ from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import Batch, Calendar
+from .micro import micro_step
 from .steps import Step, data_roles, evaluation_step, hand_over, training_step
 
 __all__ = ["RoundRobin"]
@@ -23,11 +24,15 @@ class RoundRobin:
         handover: ``"peer"``: the state goes straight to the next client; ``"server"``: sealed, through
             the server, which passes it on unopened.
         turn: Batches in a turn; 0 means an epoch of the client's own data.
+        accumulate: Batches whose gradients are averaged for one optimizer step: micro-batches.
+        in_flight: How many of these a party may have begun and not finished: its next forwards while it waits.
         local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
     """
 
     handover: Literal["peer", "server"] = "peer"
     turn: int = 0
+    accumulate: int = 1
+    in_flight: int = 1
     local: bool = False
     name: str = "round_robin"
 
@@ -41,13 +46,26 @@ class RoundRobin:
                 todo="0 means a whole epoch of the client's data",
             )
 
+        for name in ("accumulate", "in_flight"):
+            if getattr(self, name) < 1:
+                raise StudyError(f"{name} is at least 1 batch", got=str(getattr(self, name)))
+        if self.in_flight > self.accumulate:
+            raise StudyError(
+                "no more batches are in flight than an optimizer step has",
+                got=f"in_flight={self.in_flight}, accumulate={self.accumulate}",
+                todo="let accumulate be as large: later batches need the weights after the step",
+            )
+
     def describe(self) -> str:
         """Return the settings in one line."""
         count = "1 batch" if self.turn == 1 else f"{self.turn} batches"
         length = count if self.turn else "an epoch of the client's data"
         way = "peer to peer" if self.handover == "peer" else "through the server"
         local = ", local losses, no gradient back" if self.local else ""
-        return f"round robin, a turn is {length}, hand-over {way}{local}"
+        micro = (
+            f", steps of {self.accumulate} batches, {self.in_flight} in flight" if self.accumulate > 1 else ""
+        )
+        return f"round robin, a turn is {length}, hand-over {way}{micro}{local}"
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the turns of ``epoch``: hand-over, then training steps; at the end the learning rate moves on."""
@@ -56,10 +74,12 @@ class RoundRobin:
         for turn, first, count in self._turns(calendar, epoch):
             yield from self._pass_on(graph, holder, turn, step)
             holder = turn
-            for index in range(first, first + count):
-                batch = Batch("train", turn, epoch, index)
-                yield training_step(graph, turn, step, batch, local=self.local)
-                step += 1
+            for begin in range(first, first + count, self.accumulate):
+                end = min(begin + self.accumulate, first + count)
+                yield self._step(
+                    graph, turn, step, [Batch("train", turn, epoch, n) for n in range(begin, end)]
+                )
+                step += end - begin
         if holder is None:
             return
         for name in graph.order:
@@ -87,6 +107,11 @@ class RoundRobin:
             yield from self._pass_on(graph, holder, trained, step)
         for party in scored:
             yield Action(step, party, Op.EVALUATE, f"{split}/{epoch}")
+
+    def _step(self, graph: SplitGraph, turn: int, step: int, batches: list[Batch]) -> Step:
+        if len(batches) == 1:
+            return training_step(graph, turn, step, batches[0], local=self.local)
+        return micro_step(graph, turn, step, tuple(map(str, batches)), self.in_flight, local=self.local)
 
     def _turns(self, calendar: Calendar, epoch: int) -> Iterator[tuple[int, int, int]]:
         """Yield (turn, first batch, number of batches) until every client's epoch is used up."""

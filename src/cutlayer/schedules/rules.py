@@ -58,6 +58,7 @@ class Rules(StateRules):
             Op.SNAPSHOT: self._snapshot, Op.OWN: self._keep_own, Op.FORK: self._fork, Op.COPY: self._copy,
             Op.MERGE: self._merge, Op.AVERAGE: self._average, Op.DROP: self._drop, Op.KEEP: self._keep,
             Op.JOIN: self._joining, Op.SPLIT: self._split, Op.DETACH: self._detach,
+            Op.ACCUMULATE: self._accumulate,
         }  # fmt: skip
 
     def perform(self, action: Action, frame: Made | None) -> Made | None:
@@ -129,17 +130,17 @@ class Rules(StateRules):
     def _run(self, action: Action, frame: Made | None) -> None:
         name, owed = self._placed(action), self.owed[action.party]
         training = action.op is Op.FORWARD
-        for kind, what in (("backward", action.what), ("step", action.what), ("score", name), ("loss", name)):
-            before = owed.get((kind, what))
-            if before is not None:
+        for (kind, what, _), before in owed.items():
+            begun = what == action.what and (kind == "step" or (kind == "backward" and not training))
+            if begun or (what == name and kind in ("score", "loss")):
                 raise Refused(f"its {kind} of step {before.step} is still to be done")
         batch = self._use_all(action, self._inputs[name], name, training)
         if training:
             self._train(action, name, batch)
             if name in self.graph.trainable:
-                owed["backward", action.what] = action
+                owed["backward", action.what, action.step] = action
         if self._losses[name]:
-            owed["loss" if training else "score", name] = action
+            owed["loss" if training else "score", name, 0] = action
         self._make(action, name, training, batch)
 
     def _train(self, action: Action, name: str, batches: str) -> None:
@@ -181,23 +182,22 @@ class Rules(StateRules):
         self._make(action, f"score {loss.name}", False, batch)
         self._settle(action, "score", segment)
         if labelled:
-            self.owed[action.party]["evaluate", round_] = action
+            self.owed[action.party]["evaluate", round_, 0] = action
 
     def _settle(self, action: Action, kind: str, segment: str) -> None:
         """A prediction's last loss (or score) settles what its segment owes."""
-        done = [self._made.get((action.party, f"{kind} {loss.name}")) for loss in self._losses[segment]]
-        counts = {made.times if made else 0 for made in done}
-        if len(counts) == 1:
-            self.owed[action.party].pop((kind, segment), None)
+        times = {self._times.get((action.party, f"{kind} {loss.name}"), 0) for loss in self._losses[segment]}
+        if len(times) == 1:
+            self.owed[action.party].pop((kind, segment, 0), None)
 
     def _detach(self, action: Action, frame: Made | None) -> None:
         cut = self._cuts.get(action.what)
         if cut is None or action.what == cut.name:
             gradients = [name for name in self._cuts if "<-" in name]
             raise Refused(f"no cut's gradient is named {action.what!r}", nearest(action.what, gradients))
-        begun = [a for (kind, _), a in self.owed[action.party].items() if kind == "backward"]
-        made = self._made.get((action.party, cut.producer))
-        if made is None or not begun or made.step != action.step:
+        begun = [a for (kind, _, _), a in self.owed[action.party].items() if kind == "backward"]
+        made = self._made.get((action.party, cut.producer), {}).get(action.step)
+        if made is None or not begun:
             raise Refused(f"the segment {cut.producer!r} was not run here in this step")
         if len(self._returns[cut.producer]) == 1 and not self._losses[cut.producer]:
             raise Refused(
@@ -207,27 +207,41 @@ class Rules(StateRules):
 
     def _backward(self, action: Action, frame: Made | None) -> None:
         name = self._placed(action)
-        begun = self.owed[action.party].get(("backward", action.what))
-        if begun is None or begun.step != action.step:
+        owed = self.owed[action.party]
+        if ("backward", action.what, action.step) not in owed:
             raise Refused("backward before its forward")
+        if before := owed.get(("step", action.what, 0)):
+            raise Refused(f"its step of step {before.step} is still to be done", "step, or accumulate")
         needs = (*(f"loss {loss.name}" for loss in self._losses[name]), *self._returns[name])
-        forward = self._made[action.party, name]
+        forward = self._made[action.party, name][action.step]
         batch = self._use_all(action, needs, f"backward {name}", True) or forward.batch
         if batch != forward.batch:
             raise Refused(f"its forward was on batch {forward.batch}, the gradients come from {batch}")
         self._make(action, f"backward {name}", True, batch)
-        del self.owed[action.party]["backward", action.what]
+        del owed["backward", action.what, action.step]
         if name in self._own:
-            self.owed[action.party]["step", action.what] = action
+            owed["step", action.what, 0] = action
 
     def _step(self, action: Action, frame: Made | None) -> None:
         self._use(action, f"backward {self._placed(action)}", "step")
-        if self.owed[action.party].pop(("step", action.what), None) is None:
+        owed = self.owed[action.party]
+        if owed.pop(("step", action.what, 0), None) is None:
             raise Refused("the segment has no parameters to train")
+        owed.pop(("step after accumulating", action.what, 0), None)
+        for (kind, what, step), _ in owed.items():
+            if kind == "backward" and what == action.what:
+                raise Refused(f"the backward of step {step}, begun with these weights, is still to be done")
         key = self._state_of(action)
         if self._advanced.get(key, 0) > action.step:
             raise Refused(f"its learning rate moved on before, at step {self._advanced[key]}")
         self._stepped[key] = action.step
+
+    def _accumulate(self, action: Action, frame: Made | None) -> None:
+        self._use(action, f"backward {self._placed(action)}", "step")
+        owed = self.owed[action.party]
+        if owed.pop(("step", action.what, 0), None) is None:
+            raise Refused("the segment has no parameters to train")
+        owed.setdefault(("step after accumulating", action.what, 0), action)
 
     def _advance(self, action: Action, frame: Made | None) -> None:
         segment = self.graph.segments.get(action.what)
@@ -327,11 +341,11 @@ class Rules(StateRules):
             raise Refused("nothing was scored before")
         if pending != action.what:
             raise Refused(f"what was scored is {pending}")
-        for (kind, name), begun in self.owed[action.party].items():
+        for (kind, name, _), begun in self.owed[action.party].items():
             if kind == "score":
                 raise Refused(f"the score of segment {name!r} in step {begun.step} is still to be done")
         del self._scored[action.party]
-        self.owed[action.party].pop(("evaluate", pending))
+        self.owed[action.party].pop(("evaluate", pending, 0))
         self._evaluated[action.party].add(action.what.partition("/")[2])
 
     def _tell(self, action: Action, frame: Made | None) -> None:

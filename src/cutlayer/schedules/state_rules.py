@@ -81,14 +81,14 @@ class StateRules(Ledger):
                 f"there is a copy {action.what!r} here already", "give, merge or drop that one first"
             )
         self._copies.add((action.party, action.what))
-        self.owed[action.party]["end", action.what] = action
+        self.owed[action.party]["end", action.what, 0] = action
         for segment in self.graph.segments_of(role):
             for noted in (self._stepped, self._advanced):
                 noted.pop(copy_of(segment.name, action.what.partition("#")[2]), None)
 
     def _end_copy(self, action: Action, what: str) -> None:
         self._copies.remove((action.party, what))
-        del self.owed[action.party]["end", what]
+        del self.owed[action.party]["end", what, 0]
 
     def _fork(self, action: Action, frame: Made | None) -> None:
         role = self._copy_of_role(action)
@@ -138,10 +138,10 @@ class StateRules(Ledger):
         self._merged[role].add(match[1])
         if "#" in match[1]:
             self._end_copy(action, match[1])
-        self.owed[action.party].setdefault(("average", role), action)
+        self.owed[action.party].setdefault(("average", role, 0), action)
 
     def _average(self, action: Action, frame: Made | None) -> None:
-        if self.owed[action.party].pop(("average", action.what), None) is None:
+        if self.owed[action.party].pop(("average", action.what, 0), None) is None:
             raise Refused("no copy was merged before")
         self._merged[action.what].clear()
         self._hold(action, action.what)

@@ -19,6 +19,8 @@ class RoundRobinTable(Table):
     name: Literal["round_robin"] = "round_robin"
     handover: Literal["peer", "server"] = "peer"
     turn: NotNegative = 0
+    accumulate: Positive = 1
+    in_flight: Positive = 1
     local: bool = False
 
 
