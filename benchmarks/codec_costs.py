@@ -20,7 +20,7 @@ from cutlayer.codecs import Like, Moment, codec_of, full_word, written_bytes
 
 WORDS = (
     "bfloat16", "float16", "float8:e4m3", "float8:e5m2", "int8", "int8:channel", "int8:row", "int4", "int4:row",
-    "topk:0.1", "topk:0.01", "random-topk:0.1,0.1", "pq:4,16", "pq:8,64", "c3:2", "c3:8",
+    "topk:0.1", "topk:0.06,bfloat16", "topk:0.01", "random-topk:0.1,0.1", "pq:4,16", "pq:8,64", "c3:2", "c3:8",
 )  # fmt: skip
 SHAPES = {"16 MB": (64, 64, 32, 32), "66 KB": (64, 256)}
 LINK_MBIT_S = 1000.0

@@ -123,6 +123,19 @@ def test_top_k(tensor, share):
 
 
 @settings(max_examples=60, deadline=None)
+@given(tensor=tensors(1e3), share=st.floats(0.01, 1.0))
+def test_top_k_with_short_values(tensor, share):
+    exact, short = (through(codec_of(f"topk:{share},{values}"), tensor) for values in ("exact", "bfloat16"))
+    assert ((exact - short).abs() <= exact.abs() / 256 + 1e-38).all()
+    like = Like.of(tensor)
+    count = codec_of(f"topk:{share}").count(like)
+    fewer = written_bytes(codec_of(f"topk:{share}"), like) - written_bytes(
+        codec_of(f"topk:{share},bfloat16"), like
+    )
+    assert fewer == 2 * count * like.rows
+
+
+@settings(max_examples=60, deadline=None)
 @given(tensor=tensors(1e3), share=st.floats(0.01, 1.0), explore=st.floats(0.0, 0.99))
 def test_randomised_top_k_keeps_as_many_and_in_an_evaluation_the_largest(tensor, share, explore):
     codec, plain = codec_of(f"random-topk:{share},{explore}"), codec_of(f"topk:{share}")

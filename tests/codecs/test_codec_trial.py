@@ -12,6 +12,7 @@ from cutlayer.errors import NumericsError, StudyError
 WORDS = (
     "exact", "float16", "bfloat16", "float8", "float8:e5m2", "int8", "int8:channel", "int4:row", "int4", "topk:0.4",
     "random-topk:0.3,0.5", "pq:2,3", "pq:5,200", "c3:2", "c3:8", "topk:0.2+feedback",
+    "topk:0.4,bfloat16", "random-topk:0.3,0.5,bfloat16",
 )  # fmt: skip
 
 

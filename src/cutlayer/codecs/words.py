@@ -37,8 +37,8 @@ _KNOWN = {
     "float8": _Known(Float8, {}, ("format",)),
     "int8": _Known(Integer, {"bits": 8}, ("per",)),
     "int4": _Known(Integer, {"bits": 4}, ("per",)),
-    "topk": _Known(TopK, {}, ("share",)),
-    "random-topk": _Known(RandomTopK, {}, ("share", "explore")),
+    "topk": _Known(TopK, {}, ("share", "values")),
+    "random-topk": _Known(RandomTopK, {}, ("share", "explore", "values")),
     "pq": _Known(ProductQuantiser, {}, ("width", "centroids", "correction")),
     "c3": _Known(Circular, {}, ("rows",)),
 }
