@@ -90,7 +90,7 @@ class Performer:
     def _runners(self, template: Template) -> list[Timed]:
         """Return what one's own parties do in a step of this shape."""
         own = [action for action in template if action.party in self.parties]
-        if any(action.step for action in template):
+        if self._spans(template):
             return [self._numbered(action) for action in own]
         runs = [self._timed(action) for action in own]
         ops = [action.op for action in own]
