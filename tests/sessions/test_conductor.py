@@ -253,6 +253,12 @@ def test_absent_skip_goes_back_to_before_the_state_was_handed_to_who_is_gone():
     line.ready("server", [(0, 2), (0, 4), (0, 5)])
     line.ready("client-0", [(0, 2), (0, 4)])
     line.ready("client-2", [])
+    # Later positions are of a course that is no more: all let go of them before the new one is written down.
+    assert line.last("server", "roll call").back_to == (0, 2)
+    assert line.conductor._roster.leaves == []
+    for party in ("server", "client-0"):
+        line.ready(party, [(0, 2)])
+    line.ready("client-2", [])
     go = line.last("server", "go")
     assert go.position == (0, 2)
     assert [tuple(leave) for leave in go.leaves] == [tuple(Leave(1, 0, 0))]

@@ -108,6 +108,10 @@ class Agreement:
             known = self._until[party, start] = course, course.until(party, start)
         return position <= known[1]
 
+    def beyond(self, position: Position) -> bool:
+        """Return whether anybody who takes part holds a snapshot of a later position."""
+        return any(held > position for name in self.required for held in self.positions[name])
+
     def settle(self, position: Position) -> None:
         """Forget what is behind ``position``: it will be done once more."""
         for name in self.required:

@@ -139,6 +139,7 @@ class Conductor:
         self._check_card = check_card
         self._called_at = time.monotonic()
         self._told_of_snapshots = False
+        self._back_to: Position | None = None
         self._lock = threading.RLock()
         if self._roster.finished:
             self.over.set()
@@ -332,7 +333,7 @@ class Conductor:
 
     # Roll call and go
 
-    def _call_roll(self, reason: str) -> None:
+    def _call_roll(self, reason: str, back_to: Position | None = None) -> None:
         self.generation += 1
         self._roster.generation = self.generation
         self._keep_roster(self._roster)
@@ -342,7 +343,8 @@ class Conductor:
             seat.ready = seat.done = False
         if self._line is not None:
             self._line.call_off(self.generation)
-        self._broadcast(RollCall(generation=self.generation, reason=reason))
+        there = None if back_to is None else place(back_to)
+        self._broadcast(RollCall(generation=self.generation, reason=reason, back_to=there))
 
     def _go_if_all_are_ready(self) -> None:
         required = self._agreement.required
@@ -351,11 +353,19 @@ class Conductor:
         for name, seat in self._seats.items():
             if seat.hello is not None:
                 self._roster.offers[name] = seat.hello.offer
+        leaves = self._roster.leaves
         try:
             position = self._agreement.reach()
         except CutlayerError as error:
             self._without_who_is_in_the_way(error)
             return
+        if self._roster.leaves != leaves and self._agreement.beyond(position) and self._back_to != position:
+            # Positions after this one are of another course. Were the new one written down before all have let go
+            # of them, a host that dies now would take them, later, for positions of the new course.
+            self._roster.leaves, self._back_to = leaves, position
+            self._call_roll("all go back together", back_to=position)
+            return
+        self._back_to = None
         self._roster.generation = self.generation
         self._keep_roster(self._roster)
         self.running = True

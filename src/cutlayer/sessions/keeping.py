@@ -56,13 +56,17 @@ class Keeping:
         Raises:
             LogError: It is damaged.
         """
-        self.snapshots.rewind(position)
-        with self._lock:
-            self._held = [held for held in self._held if held <= position]
-            last = self._held[-1] if self._held else None
+        last = self.back_to(position)
         if last is None:
             return Snapshot(position=position)
         return replace(self.snapshots.load(last), position=position)
+
+    def back_to(self, position: Position) -> Position | None:
+        """Delete what came after ``position``; return the newest that is left."""
+        self.snapshots.rewind(position)
+        with self._lock:
+            self._held = [held for held in self._held if held <= position]
+            return self._held[-1] if self._held else None
 
     def let_old_ones_go(self) -> None:
         """Delete the snapshots that nobody will go back to."""

@@ -75,11 +75,12 @@ class Hello(_Said):
 
 
 class RollCall(_Said):
-    """Host to party: stop where you are and say which snapshots you have."""
+    """Host to party: stop where you are, let go of what is after ``back_to``, and say which snapshots you have."""
 
     kind: Literal["roll call"] = "roll call"
     generation: Generation
     reason: Text = ""
+    back_to: Place | None = None
 
 
 class Ready(_Said):

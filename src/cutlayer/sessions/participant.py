@@ -192,6 +192,8 @@ class Participant:
         except LogError as error:
             self.watcher.note(str(error))
         self._keeping.look()
+        if call.back_to is not None and not self._keeping.is_gone(Position(*call.back_to)):
+            self._keeping.back_to(Position(*call.back_to))
         self._say(Ready(generation=call.generation, positions=self._keeping.places))
 
     def _perform(self, go: Go) -> None:

@@ -195,9 +195,7 @@ class Hub:
             guest = self._guests.get(who)
             if guest is None:
                 raise IdentityError(f"{who!r} does not take part in this study as a party that joins")
-            with self._lock:
-                if sum(other.party == who for other in self._visits) > _STREAMS_EACH:
-                    raise Violation("it opens too many streams", expected=f"at most {_STREAMS_EACH}")
+            self._only_the_latest(visit)
             hello = next_of(visit.line, _memory)
             if hello is None:
                 return
@@ -209,6 +207,18 @@ class Hub:
         except CutlayerError as error:
             self._on_incident(who, str(error))
             visit.say(_refused(str(error)))
+
+    def _only_the_latest(self, visit: Visit) -> None:
+        """End older lines of the same party that have not come in: their process has given them up, most likely."""
+        with self._lock:
+            older = [
+                other
+                for other in self._visits
+                if other.party == visit.party and other.stream is None and other is not visit
+            ]
+        older.sort(key=lambda other: other.began)
+        for other in older[:-_STREAMS_EACH]:
+            other.line.cancel()
 
     def _enter(self, visit: Visit, guest: Guest, hello: Envelope) -> None:
         incarnation, words = bytes(hello.payload[:16]), bytes(hello.payload[32:])
