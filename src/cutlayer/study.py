@@ -212,6 +212,7 @@ class Study:
             host,
             averager=averages(self.graph) if callable(averages) else None,
             silent={cut.name for cut in cuts_without_gradient(self.graph)} if local else (),
+            clips=getattr(self.schedule, "clip", None) is not None,
         )
 
     def simulate(
@@ -288,7 +289,10 @@ class Study:
         epochs = self.epochs if epochs is None else _whole("epochs", epochs, 0)
         cohorts = Cohorts(self.graph, holdings)
         calendar = self._calendar(cohorts)
-        twin = CentralTwin(self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.device)
+        clip = getattr(self.schedule, "clip", None)
+        twin = CentralTwin(
+            self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.device, clip
+        )
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             for epoch in range(epochs):
                 twin.train_epoch(batches_of(self.schedule, self.graph, calendar, epoch))

@@ -8,7 +8,7 @@ from cutlayer.errors import ProgramError
 from cutlayer.schedules import Action, Op, Program
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789_-", min_size=1, max_size=12)
-WITH_PEER = (Op.SEND, Op.RECEIVE, Op.GIVE, Op.COPY, Op.TAKE, Op.RELAY, Op.TELL, Op.HEAR)
+WITH_PEER = (Op.SEND, Op.RECEIVE, Op.GIVE, Op.COPY, Op.TAKE, Op.RELAY, Op.TELL, Op.HEAR, Op.REPORT, Op.NOTE)
 
 
 @st.composite

@@ -33,6 +33,7 @@ _NUMBERS = (
     "A few numbers for each epoch and split, to the other parties of the study: the loss, metrics such as "
     "accuracy, over how many rows, and the verdict whether training goes on."
 )
+_NORM = "With every training step: the norm of its gradients, or of all parties' gradients, one number."
 _HEADERS = "With every message: names of the cut and its tensors, their shapes and the number of the step."
 _COUNTS = (
     "Once, before training: how many rows it has in each split, from which all derive the order of work."
@@ -58,6 +59,7 @@ def statement(
     *,
     averager: str | None = None,
     silent: Collection[str] = (),
+    clips: bool = False,
 ) -> str:
     """Return the disclosure statement of ``party``: about one page of plain text.
 
@@ -70,6 +72,7 @@ def statement(
         averager: The party that averages the states of roles with many parties; empty: each party keeps its own;
             None: they are handed over from one to the next.
         silent: Cuts over which no gradient comes back.
+        clips: Whether parties tell norms of their gradients.
 
     Raises:
         GraphError: No party has that name (or that of relay, host or averager), or the batch size is not positive.
@@ -81,7 +84,7 @@ def statement(
         if other:
             graph.role_of(other)
     page = _Page(graph, role, party, batch_size, relay, host)
-    page.averager, page.silent = averager, silent
+    page.averager, page.silent, page.clips = averager, silent, clips
     sections = [
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
@@ -120,6 +123,7 @@ class _Page:
         self.relay, self.host = relay, host
         self.averager: str | None = None
         self.silent: Collection[str] = ()
+        self.clips = False
         self.segments = graph.segments_of(role.name)
         self.size = sum((size_of(s.module) for s in self.segments), Size())
         self.shared = {share.field for share in graph.shares if share.source == role.name}
@@ -164,6 +168,8 @@ class _Page:
             entries += self._averaged(leaves=True)
         if self.role.name in self.graph.label_roles:
             entries.append(_NUMBERS)
+        if self.clips and (self.size.parameters or self.role.name in self.graph.label_roles):
+            entries.append(_NORM)
         if len(self.graph.parties) == 1:
             return ["Nothing: the study has no other party."]
         return [*entries, _HEADERS, *([_COUNTS] if self.role.fields else [])]

@@ -7,6 +7,7 @@ equal to the last bit (the correctness lemma of Gupta & Raskar 2018).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class CentralTwin:
         optimizers: By segment.
         device: Where it trains.
         seed: The study's seed: each segment's dropout draws from the stream of its name and step.
+        clip: The bound of the gradient's norm, if there is one.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class CentralTwin:
         optimizers: Mapping[str, OptimizerSpec],
         seed: int,
         device: str = "cpu",
+        clip: float | None = None,
     ) -> None:
+        self._bound = clip
         self.graph, self.calendar, self.seed = graph, calendar, seed
         self.network = copy.deepcopy(Joined(graph)).to(device)
         self._cuda = torch.device(device).type == "cuda"
@@ -69,6 +73,8 @@ class CentralTwin:
             for optimizer in self._optimizers.values():
                 optimizer.zero_grad()
             torch.autograd.backward(total)
+            if self._bound is not None:
+                self._clip(self._bound)
             for name, optimizer in self._optimizers.items():
                 optimizer.step()
                 if self._every_step[name] and name in self._schedules:
@@ -77,6 +83,21 @@ class CentralTwin:
         for name, schedule in self._schedules.items():
             if not self._every_step[name]:
                 schedule.step()
+
+    def _clip(self, bound: float) -> None:
+        """Scale all gradients to a norm of at most ``bound``; squares are summed by segment, role and all."""
+        sums: dict[str, list[float]] = {}
+        gradients = []
+        for name, segment in self.network.segments.items():
+            own = [p.grad for p in segment.parameters() if p.grad is not None]
+            gradients += own
+            squares = math.fsum(torch.linalg.vector_norm(g).item() ** 2 for g in own)
+            sums.setdefault(self.graph.segments[name].role, []).append(squares)
+        norm = math.sqrt(math.fsum(math.fsum(of_role) for of_role in sums.values()))
+        scale = min(1.0, bound / (norm + 1e-6))
+        if scale < 1.0:
+            for gradient in gradients:
+                gradient.mul_(scale)
 
     def measure(self, split: str, names: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
         """Return the metrics of each loss over all rows of ``split``."""

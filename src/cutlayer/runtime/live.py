@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -56,17 +57,34 @@ class LiveSegment:
             self.module.train(training)
             self.training = training
 
-    def step(self) -> None:
-        """Do the optimizer's step and forget the gradients."""
+    def settle(self) -> None:
+        """Have the gradients as the step will take them: those that were put off, and the mean of several batches."""
         for owed in self.owed:
             owed()
         self.owed.clear()
+        if self._batches > 1:
+            torch._foreach_div_(self._gradients(), self._batches)
+            self._batches = 1
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def squares(self) -> float:
+        """Return the sum of squares of the gradients."""
+        self.settle()
+        return math.fsum(norm.item() ** 2 for norm in torch._foreach_norm(self._gradients()))
+
+    def scale(self, factor: float) -> None:
+        """Scale the gradients."""
+        if gradients := self._gradients():
+            torch._foreach_mul_(gradients, factor)
+
+    def step(self) -> None:
+        """Do the optimizer's step and forget the gradients."""
+        if self.owed or self._batches > 1:
+            self.settle()
         if self.optimizer is None or self._bare_step is None:
             return
-        if self._batches > 1:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            torch._foreach_div_(gradients, self._batches)
-            self._batches = 1
         with torch.no_grad():
             self._bare_step(self.optimizer)
         for parameter in self.parameters:

@@ -78,6 +78,8 @@ class Flight:
     training: bool = False
     rows: int = 0
     """Rows of the batch, at a party that loads one; 0 elsewhere."""
+    squares: tuple[float, ...] = ()
+    norm: float | None = None
     parts: tuple[int, ...] = ()
     """Rows of each batch, where several were joined to this one."""
 

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from ..metering.meter import Meter
 from ..schedules.actions import Action, Op
 from ..schedules.steps import Step, Template
-from . import compute, copies, crossing, evaluation, handover, joint
+from . import clipping, compute, copies, crossing, evaluation, handover, joint
 from .party import LocalParty, Runner
 
 __all__ = ["Performer"]
@@ -26,6 +26,9 @@ MAKERS: Mapping[Op, Callable[[LocalParty, Action], Runner]] = {
     Op.DETACH: compute.detach,
     Op.BACKWARD: compute.backward,
     Op.STEP: compute.step,
+    Op.REPORT: clipping.report,
+    Op.NOTE: clipping.note,
+    Op.CLIP: clipping.clip,
     Op.ACCUMULATE: compute.accumulate,
     Op.ADVANCE: compute.advance,
     Op.SEND: crossing.send,

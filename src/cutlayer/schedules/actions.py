@@ -48,6 +48,9 @@ class Op(StrEnum):
     DETACH = "detach"  # what = cut's gradient: do without it, a loss of one's own teaches the segment
     BACKWARD = "backward"  # back-propagate through a segment
     STEP = "step"  # the segment's optimizer step
+    REPORT = "report"  # what = squares or norm: a number about gradients, for another party
+    NOTE = "note"  # what = squares or norm: receive it
+    CLIP = "clip"  # what = bound: scale one's gradients so that the norm of all parties' is at most that
     ACCUMULATE = "accumulate"  # keep the segment's gradients, to be added to those of the next batch
     ADVANCE = "advance"  # the segment's learning-rate schedule moves on one epoch
     GIVE = "give"  # what = role: hand the role's segment state over
@@ -69,7 +72,7 @@ class Op(StrEnum):
 
 _PREPOSITION = {
     Op.SEND: "to", Op.RECEIVE: "from", Op.GIVE: "to", Op.TAKE: "from", Op.RELAY: "from",
-    Op.COPY: "to", Op.TELL: "to", Op.HEAR: "from",
+    Op.COPY: "to", Op.TELL: "to", Op.HEAR: "from", Op.REPORT: "to", Op.NOTE: "from",
 }  # fmt: skip
 _LINE = re.compile(r"@(\d+) (\S+) ([a-z]+) (\S+)(?: (to|from) (\S+))?(?: (via|on-to) (\S+))?")
 

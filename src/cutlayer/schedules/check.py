@@ -27,8 +27,8 @@ from .rules import Made, Refused, Rules
 __all__ = ["check"]
 
 ROWS_SHOWN = 12
-_RECEIVING = frozenset({Op.RECEIVE, Op.TAKE, Op.HEAR, Op.RELAY})
-_SENDING = frozenset({Op.SEND, Op.GIVE, Op.COPY, Op.TELL, Op.RELAY})
+_RECEIVING = frozenset({Op.RECEIVE, Op.TAKE, Op.HEAR, Op.NOTE, Op.RELAY})
+_SENDING = frozenset({Op.SEND, Op.GIVE, Op.COPY, Op.TELL, Op.REPORT, Op.RELAY})
 
 Channel = tuple[str, str]
 
@@ -192,11 +192,17 @@ class _Check:
         return "\n".join(line.rstrip() for line in lines)
 
 
-_MATES = {Op.SEND: "cut", Op.GIVE: "hand-over", Op.COPY: "hand-over", Op.TELL: "numbers"}
+_MATES = {
+    Op.SEND: "cut",
+    Op.GIVE: "hand-over",
+    Op.COPY: "hand-over",
+    Op.TELL: "numbers",
+    Op.REPORT: "squares and norms",
+}
 
 
 def _mate(op: Op) -> str:
-    return {Op.RECEIVE: "cut", Op.HEAR: "numbers"}.get(op, "hand-over")
+    return {Op.RECEIVE: "cut", Op.HEAR: "numbers", Op.NOTE: "squares and norms"}.get(op, "hand-over")
 
 
 def _channel(action: Action) -> Channel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import Batch, Calendar
+from .clipping import clipped
 from .micro import micro_step
 from .steps import Step, data_roles, evaluation_step, hand_over, training_step
 
@@ -26,6 +28,7 @@ class RoundRobin:
         turn: Batches in a turn; 0 means an epoch of the client's own data.
         accumulate: Batches whose gradients are averaged for one optimizer step: micro-batches.
         in_flight: How many of these a party may have begun and not finished: its next forwards while it waits.
+        clip: The most that the norm of all parties' gradients together may be; None for no bound.
         local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
     """
 
@@ -33,6 +36,7 @@ class RoundRobin:
     turn: int = 0
     accumulate: int = 1
     in_flight: int = 1
+    clip: float | None = None
     local: bool = False
     name: str = "round_robin"
 
@@ -49,6 +53,8 @@ class RoundRobin:
         for name in ("accumulate", "in_flight"):
             if getattr(self, name) < 1:
                 raise StudyError(f"{name} is at least 1 batch", got=str(getattr(self, name)))
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise StudyError("clip is the bound of a norm, above 0", got=str(self.clip))
         if self.in_flight > self.accumulate:
             raise StudyError(
                 "no more batches are in flight than an optimizer step has",
@@ -62,10 +68,11 @@ class RoundRobin:
         length = count if self.turn else "an epoch of the client's data"
         way = "peer to peer" if self.handover == "peer" else "through the server"
         local = ", local losses, no gradient back" if self.local else ""
+        clip = f", gradients clipped to a norm of {self.clip:g}" if self.clip is not None else ""
         micro = (
             f", steps of {self.accumulate} batches, {self.in_flight} in flight" if self.accumulate > 1 else ""
         )
-        return f"round robin, a turn is {length}, hand-over {way}{micro}{local}"
+        return f"round robin, a turn is {length}, hand-over {way}{micro}{clip}{local}"
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the turns of ``epoch``: hand-over, then training steps; at the end the learning rate moves on."""
@@ -110,8 +117,11 @@ class RoundRobin:
 
     def _step(self, graph: SplitGraph, turn: int, step: int, batches: list[Batch]) -> Step:
         if len(batches) == 1:
-            return training_step(graph, turn, step, batches[0], local=self.local)
-        return micro_step(graph, turn, step, tuple(map(str, batches)), self.in_flight, local=self.local)
+            made = training_step(graph, turn, step, batches[0], local=self.local)
+        else:
+            names = tuple(map(str, batches))
+            made = micro_step(graph, turn, step, names, self.in_flight, local=self.local)
+        return made if self.clip is None else clipped(graph, made, self.clip)
 
     def _turns(self, calendar: Calendar, epoch: int) -> Iterator[tuple[int, int, int]]:
         """Yield (turn, first batch, number of batches) until every client's epoch is used up."""

@@ -8,6 +8,7 @@ a backward its optimizer step, a score its evaluation.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -21,6 +22,9 @@ from .ledger import Made, Refused
 from .state_rules import StateRules
 
 __all__ = ["Made", "Refused", "Rules"]
+
+
+_BOUND = re.compile(r"[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?")
 
 
 class Rules(StateRules):
@@ -58,7 +62,7 @@ class Rules(StateRules):
             Op.SNAPSHOT: self._snapshot, Op.OWN: self._keep_own, Op.FORK: self._fork, Op.COPY: self._copy,
             Op.MERGE: self._merge, Op.AVERAGE: self._average, Op.DROP: self._drop, Op.KEEP: self._keep,
             Op.JOIN: self._joining, Op.SPLIT: self._split, Op.DETACH: self._detach,
-            Op.ACCUMULATE: self._accumulate,
+            Op.ACCUMULATE: self._accumulate, Op.REPORT: self._report, Op.NOTE: self._note, Op.CLIP: self._clip,
         }  # fmt: skip
 
     def perform(self, action: Action, frame: Made | None) -> Made | None:
@@ -227,6 +231,8 @@ class Rules(StateRules):
         owed = self.owed[action.party]
         if owed.pop(("step", action.what, 0), None) is None:
             raise Refused("the segment has no parameters to train")
+        if before := owed.get(("clip", "gradients", 0)):
+            raise Refused(f"the gradients of step {before.step} are still to be clipped")
         owed.pop(("step after accumulating", action.what, 0), None)
         for (kind, what, step), _ in owed.items():
             if kind == "backward" and what == action.what:
@@ -242,6 +248,27 @@ class Rules(StateRules):
         if owed.pop(("step", action.what, 0), None) is None:
             raise Refused("the segment has no parameters to train")
         owed.setdefault(("step after accumulating", action.what, 0), action)
+
+    def _report(self, action: Action, frame: Made | None) -> None:
+        if action.what not in ("squares", "norm"):
+            raise Refused("only squares and norms are reported", nearest(action.what, ["squares", "norm"]))
+        for (kind, what, _), begun in self.owed[action.party].items():
+            if kind == "backward":
+                raise Refused(f"the backward of {what!r} in step {begun.step} is still to be done")
+        if any(kind == "step" for kind, _, _ in self.owed[action.party]):
+            self.owed[action.party]["clip", "gradients", 0] = action
+
+    def _note(self, action: Action, frame: Made | None) -> None:
+        if action.what not in ("squares", "norm"):
+            raise Refused("only squares and norms are noted", nearest(action.what, ["squares", "norm"]))
+
+    def _clip(self, action: Action, frame: Made | None) -> None:
+        if not _BOUND.fullmatch(action.what):
+            raise Refused(f"{action.what!r} is no bound", "write a number above 0, such as 1.5")
+        owed = self.owed[action.party]
+        if not any(kind == "step" for kind, _, _ in owed):
+            raise Refused("there are no gradients to clip")
+        owed.pop(("clip", "gradients", 0), None)
 
     def _advance(self, action: Action, frame: Made | None) -> None:
         segment = self.graph.segments.get(action.what)

@@ -21,6 +21,7 @@ class RoundRobinTable(Table):
     turn: NotNegative = 0
     accumulate: Positive = 1
     in_flight: Positive = 1
+    clip: float | None = None
     local: bool = False
 
 

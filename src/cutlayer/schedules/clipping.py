@@ -1,0 +1,42 @@
+"""Clipping by the norm of the whole network's gradient: parties exchange one number each."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..graph.split_graph import SplitGraph
+from .actions import Action, Op
+from .steps import Step, Template
+
+__all__ = ["clipped"]
+
+
+def clipped(graph: SplitGraph, step: Step, bound: float) -> Step:
+    """Return ``step`` with its gradients scaled, before any optimizer steps, to a norm of at most ``bound``.
+
+    Each party tells the sum of squares of its gradients to the one that computes the graph's first loss, which
+    tells everyone the norm of all.
+    """
+    judge = next(party for party in graph.roles[graph.label_roles[0]].parties if _acts(step.template, party))
+    return step._replace(template=_template(step.template, judge, bound))
+
+
+def _acts(template: Template, party: str) -> bool:
+    return any(action.party == party for action in template)
+
+
+@lru_cache(maxsize=4096)
+def _template(template: Template, judge: str, bound: float) -> Template:
+    steps = [action for action in template if action.op is Op.STEP]
+    rest = [action for action in template if action.op is not Op.STEP]
+    last = max(action.step for action in template)
+    holders = list(dict.fromkeys(action.party for action in steps))
+    others = [party for party in holders if party != judge]
+    for party in others:
+        rest.append(Action(last, party, Op.REPORT, "squares", judge))
+        rest.append(Action(last, judge, Op.NOTE, "squares", party))
+    for party in others:
+        rest.append(Action(last, judge, Op.REPORT, "norm", party))
+        rest.append(Action(last, party, Op.NOTE, "norm", judge))
+    rest += [Action(last, party, Op.CLIP, f"{bound:g}") for party in holders]
+    return (*rest, *steps)
