@@ -16,6 +16,9 @@ from .stopping import EarlyStopping
 __all__ = ["Course"]
 
 _END_OF_TRAINING = 2**40
+_ENDS = frozenset({Op.GIVE, Op.MERGE, Op.DROP})
+_MOVES = _ENDS | {Op.TAKE, Op.FORK, Op.COPY}
+"""What begins and ends states' and copies' stay with a party."""
 
 
 class Course:
@@ -85,21 +88,36 @@ class Course:
         return ending(self.schedule, self.graph, self.calendar, self.epochs)
 
     def holders(self, position: Position) -> frozenset[str]:
-        """Return who has, at ``position``, a state that is handed over: whoever gives one next, or took the last."""
-        found: dict[str, str] = {}  # by state, who gives it first
+        """Return who cannot be left out from ``position`` on: a state, or copies of a turn, are theirs to hand on."""
         for epoch in range(position.epoch, self.epochs):
             start = position.item if epoch == position.epoch else 0
-            for item in chain(islice(self.training(epoch), start, None), self._rest(epoch)):
-                if not isinstance(item, Step) and item.op in (Op.GIVE, Op.TAKE):
-                    found.setdefault(item.what, item.party if item.op is Op.GIVE else "")
-            if found:
-                return frozenset(found.values()) - {""}
+            found = self._next_holders(chain(islice(self.training(epoch), start, None), self._rest(epoch)))
+            if found is not None:
+                return found
         for epoch in range(min(position.epoch, self.epochs - 1), -1, -1):
             items = list(islice(self.training(epoch), position.item if epoch == position.epoch else None))
             for item in reversed(items):
                 if not isinstance(item, Step) and item.op is Op.TAKE:
                     return frozenset({item.party} if "#" not in item.what else ())
         return frozenset()
+
+    def _next_holders(self, items: Iterator[Action | Step]) -> frozenset[str] | None:
+        """Return whose states, or whose turns' copies, are there already when ``items`` begin; None: nothing moves."""
+        found: dict[str, set[str]] = {}  # by state or copy; empty where it is first taken or made
+        for item in items:
+            if isinstance(item, Step) or item.op not in _MOVES:
+                continue
+            what = item.what.partition("*")[0]
+            if what in found:
+                continue
+            turn = what.partition("#")[2]
+            found[what] = set()
+            if item.op in _ENDS and turn:
+                crowded = [r for r, own in self.graph.roles.items() if len(own.parties) > 1]
+                found[what] = {self.graph.turns[int(turn)][r] for r in crowded}
+            elif item.op is Op.GIVE:
+                found[what] = {item.party}
+        return frozenset().union(*found.values()) if found else None
 
     def done(self, position: Position, turn: int) -> int:
         """Return up to which of its training batches ``turn`` got in the epoch of ``position`` before it."""
