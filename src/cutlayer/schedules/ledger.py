@@ -52,7 +52,8 @@ class Ledger:
         self.roles = {party.name: party.role for party in graph.parties}
         self.owed: dict[str, dict[tuple[str, str, int], Action]] = defaultdict(dict)
         """By party: kind, name and step of what was begun; step 0 where there can be but one at a time."""
-        self._made: dict[tuple[str, str], dict[int, Made]] = {}
+        self._made: dict[str, dict[str, dict[int, Made]]] = defaultdict(dict)
+        """What was made, by party, thing and step."""
         self._times: dict[tuple[str, str], int] = {}
         self._unused: dict[tuple[str, str], dict[int, Made]] = defaultdict(dict)
         self._used: dict[tuple[str, str, str], int] = {}
@@ -69,7 +70,7 @@ class Ledger:
         key = action.party, thing
         times = self._times[key] = self._times.get(key, 0) + 1
         made = Made(times, action.step, training, batch)
-        known = self._made.setdefault(key, {})
+        known = self._made[action.party].setdefault(thing, {})
         known.pop(action.step, None)
         known[action.step] = self._unused[key][action.step] = made
         if len(known) > _REMEMBERED:
@@ -78,7 +79,7 @@ class Ledger:
 
     def _use(self, action: Action, thing: str, by: str) -> Made:
         """Return ``thing``, of this step and not used by ``by`` before."""
-        made = self._made.get((action.party, thing), {}).get(action.step)
+        made = self._made[action.party].get(thing, {}).get(action.step)
         if made is None:
             raise Refused(f"it needs {in_words(thing)}, which is neither made nor received here in this step")
         used = self._used.get((action.party, by, thing), 0)
@@ -103,7 +104,7 @@ class Ledger:
         batch = "+".join(part.batch for part in parts.values())
         self._times[key] -= count - 1
         made = Made(self._times[key], action.step, parts[steps[-1]].training, batch)
-        self._made[key] = {action.step: made}
+        self._made[action.party][thing] = {action.step: made}
         return made
 
     def _use_all(self, action: Action, things: tuple[str, ...], by: str, training: bool | None) -> str:

@@ -52,6 +52,7 @@ class Rules(StateRules):
         self._parts: dict[tuple[str, str], dict[int, Made]] = defaultdict(dict)
         self._trained: dict[str, dict[str, int]] = defaultdict(dict)
         self._scored: dict[str, str] = {}
+        self._rounds: dict[str, set[str]] = defaultdict(set)
         self._evaluated: dict[str, set[str]] = defaultdict(set)
         self._verdicts: dict[str, set[str]] = defaultdict(set)
         self._rules: dict[Op, Callable[[Action, Made | None], Made | None]] = {
@@ -177,7 +178,7 @@ class Rules(StateRules):
     def _score(self, action: Action, frame: Made | None) -> None:
         loss, label = self._compared(action, False)
         segment = loss.prediction.partition(":")[0]
-        labelled = (action.party, label) in self._made
+        labelled = (action.party, label) in self._times
         batch = self._use_all(action, (segment, label) if labelled else (segment,), action.what, False)
         round_ = _round(batch)
         pending = self._scored.setdefault(action.party, round_) if labelled else round_
@@ -200,7 +201,7 @@ class Rules(StateRules):
             gradients = [name for name in self._cuts if "<-" in name]
             raise Refused(f"no cut's gradient is named {action.what!r}", nearest(action.what, gradients))
         begun = [a for (kind, _, _), a in self.owed[action.party].items() if kind == "backward"]
-        made = self._made.get((action.party, cut.producer), {}).get(action.step)
+        made = self._made[action.party].get(cut.producer, {}).get(action.step)
         if made is None or not begun:
             raise Refused(f"the segment {cut.producer!r} was not run here in this step")
         if len(self._returns[cut.producer]) == 1 and not self._losses[cut.producer]:
@@ -217,7 +218,7 @@ class Rules(StateRules):
         if before := owed.get(("step", action.what, 0)):
             raise Refused(f"its step of step {before.step} is still to be done", "step, or accumulate")
         needs = (*(f"loss {loss.name}" for loss in self._losses[name]), *self._returns[name])
-        forward = self._made[action.party, name][action.step]
+        forward = self._made[action.party][name][action.step]
         batch = self._use_all(action, needs, f"backward {name}", True) or forward.batch
         if batch != forward.batch:
             raise Refused(f"its forward was on batch {forward.batch}, the gradients come from {batch}")
@@ -371,6 +372,9 @@ class Rules(StateRules):
         for (kind, name, _), begun in self.owed[action.party].items():
             if kind == "score":
                 raise Refused(f"the score of segment {name!r} in step {begun.step} is still to be done")
+        if pending in self._rounds[action.party]:
+            raise Refused(f"{pending} was evaluated before", "evaluate once, when all is scored")
+        self._rounds[action.party].add(pending)
         del self._scored[action.party]
         self.owed[action.party].pop(("evaluate", pending, 0))
         self._evaluated[action.party].add(action.what.partition("/")[2])

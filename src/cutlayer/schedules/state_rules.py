@@ -50,6 +50,7 @@ class StateRules(Ledger):
                 raise Refused(f"{action.party!r} has a state of its own, which is never handed over")
         self._hold(action, action.what)
         self._at_rest(action, action.what)
+        self._made[action.party].clear()  # whoever gives its state away keeps nothing of its batches
         if "#" in action.what:
             self._end_copy(action, action.what)
         else:
@@ -112,6 +113,7 @@ class StateRules(Ledger):
             last = self._stepped.get(copy_of(segment.name, copy))
             if last is not None:
                 raise Refused(f"it was trained in step {last}, which would be lost", "merge it")
+        self._made[action.party].clear()
         self._end_copy(action, action.what)
 
     def _keep(self, action: Action, frame: Made | None) -> None:
