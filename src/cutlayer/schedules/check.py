@@ -9,7 +9,8 @@ Only batches of the split ``train`` are trained on; any split may be evaluated. 
 loaded that its turn does not have.
 
 What a right program does not promise: that every row is trained on, that metrics are measured, that a
-learning-rate schedule moves on or a snapshot is kept. Leaving these out gives another right program.
+learning-rate schedule moves on or a snapshot is kept, when averages are taken, what copies weigh in them, or to
+which norm gradients are clipped. Leaving these out, or doing them otherwise, gives another right program.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ class Rules(StateRules):
         self._parts: dict[tuple[str, str], dict[int, Made]] = defaultdict(dict)
         self._trained: dict[str, dict[str, int]] = defaultdict(dict)
         self._scored: dict[str, str] = {}
+        self._normed: dict[str, int] = {}
         self._rounds: dict[str, set[str]] = defaultdict(set)
         self._evaluated: dict[str, set[str]] = defaultdict(set)
         self._verdicts: dict[str, set[str]] = defaultdict(set)
@@ -253,22 +254,34 @@ class Rules(StateRules):
     def _report(self, action: Action, frame: Made | None) -> None:
         if action.what not in ("squares", "norm"):
             raise Refused("only squares and norms are reported", nearest(action.what, ["squares", "norm"]))
-        for (kind, what, _), begun in self.owed[action.party].items():
+        owed = self.owed[action.party]
+        for (kind, what, _), begun in owed.items():
             if kind == "backward":
                 raise Refused(f"the backward of {what!r} in step {begun.step} is still to be done")
-        if any(kind == "step" for kind, _, _ in self.owed[action.party]):
-            self.owed[action.party]["clip", "gradients", 0] = action
+        if action.what == "squares":
+            owed["norm", "gradients", 0] = action
+        else:
+            self._normed[action.party] = action.step
+        if any(kind == "step" for kind, _, _ in owed):
+            owed["clip", "gradients", 0] = action
 
     def _note(self, action: Action, frame: Made | None) -> None:
         if action.what not in ("squares", "norm"):
             raise Refused("only squares and norms are noted", nearest(action.what, ["squares", "norm"]))
+        if action.what == "norm":
+            self.owed[action.party].pop(("norm", "gradients", 0), None)
+        elif self._normed.get(action.party, -1) >= action.step:
+            raise Refused("the norm of this step was worked out before")
 
     def _clip(self, action: Action, frame: Made | None) -> None:
         if not _BOUND.fullmatch(action.what):
             raise Refused(f"{action.what!r} is no bound", "write a number above 0, such as 1.5")
         owed = self.owed[action.party]
+        if ("norm", "gradients", 0) in owed:
+            raise Refused("the norm of all parties' gradients is not known here yet", "note it first")
         if not any(kind == "step" for kind, _, _ in owed):
             raise Refused("there are no gradients to clip")
+        self._normed[action.party] = action.step
         owed.pop(("clip", "gradients", 0), None)
 
     def _advance(self, action: Action, frame: Made | None) -> None:
