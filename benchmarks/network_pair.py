@@ -124,6 +124,9 @@ class Teller:
 
 def be_party(asked: argparse.Namespace) -> None:
     """Take part in a study, as `cutlayer serve` and `cutlayer join` do."""
+    from cutlayer.sessions.quick_start import patient_threads
+
+    patient_threads()
     import torch
 
     from cutlayer.keys.credentials import Credentials

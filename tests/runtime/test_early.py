@@ -136,7 +136,7 @@ def test_a_study_has_the_same_bits_when_parties_put_off_what_nobody_waits_for(mo
 
     monkeypatch.setattr(compute, "_WORTH_FLOPS", -1)
     monkeypatch.setattr(compute, "inputs_first", counted)
-    monkeypatch.setattr(training, "Circumstances", lambda **more: Circumstances(**more | {"wary": True}))
+    monkeypatch.setattr(training, "Circumstances", lambda **more: Circumstances(**more | {"apart": True}))
     later = study.simulate(people).weights()
     assert len(put_off) > 10 and None not in put_off
     for segment, tensors in at_once.items():

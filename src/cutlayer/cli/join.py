@@ -67,7 +67,7 @@ def join(
         from ..sessions.joining import join as dial
         from ..sessions.limits import settings_for
 
-        settings = settings_for(found.study, found.network.max_frame_mb)
+        settings = settings_for(found.study, found.network.max_frame_mb, carrier=found.network.carrier)
         return dial(part, own.credentials, address or found.network.address, watcher, settings=settings)
 
     take_part(own, approve, threads, as_json=as_json, report=report, run=run)

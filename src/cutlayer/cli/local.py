@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import socket
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import LogError, StudyError
+from ..sessions.quick_start import patient_threads, quick_start
 from .commands import STUDY
 from .screen import console
 from .taking_part import asked_to_end, check_extra, host_of, name_in_a_path
@@ -59,13 +59,11 @@ def local(
     """  # noqa: D301
     from ..study_file import load_study
 
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    patient_threads()
     check_extra()
     file = load_study(study)
     folder = out or Path("runs") / f"{name_in_a_path(file.name)}-local"
     import torch
-
-    from ..sessions.quick_start import quick_start
 
     quick_start()
     torch.set_num_threads(threads)

@@ -67,7 +67,7 @@ def serve(
         absence = Absence(then=network.absent, after_s=network.absent_after_s, late=tuple(network.late))
         everywhere = "[::]" if socket.has_dualstack_ipv6() else "0.0.0.0"
         address = listen or f"{everywhere}:{network.address.rpartition(':')[2]}"
-        settings = settings_for(found.study, network.max_frame_mb)
+        settings = settings_for(found.study, network.max_frame_mb, carrier=network.carrier)
         return host(part, own.credentials, address, watcher, absence=absence, settings=settings)
 
     take_part(own, approve, threads, as_json=as_json, report=report, run=run)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import CutlayerError, IdentityError, StudyError, nearest
+from ..sessions.quick_start import patient_threads
 from .screen import console
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def begin(
     """Find what a party needs, before PyTorch is imported."""
     _set_threads(threads)
     os.umask(0o077)  # logs, snapshots and one's part of the network are nobody else's
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    patient_threads()
     check_extra()
     credentials = _credentials(file, party, keys)
     folder = out or Path("runs") / name_in_a_path(file.name) / party
@@ -129,12 +130,11 @@ def check_extra() -> None:
     Raises:
         StudyError: Says what to install.
     """
-    for package in ("grpc", "cryptography"):
-        if importlib.util.find_spec(package) is None:
-            raise StudyError(
-                f"parties on different machines need the package {package!r}, which is not installed",
-                todo='pip install "cutlayer[network]"',
-            )
+    if importlib.util.find_spec("cryptography") is None:
+        raise StudyError(
+            "parties on different machines need the package 'cryptography', which is not installed",
+            todo='pip install "cutlayer[network]"',
+        )
 
 
 def _credentials(file: StudyFile, party: str, keys: Path | None) -> Credentials:

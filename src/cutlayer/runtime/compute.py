@@ -236,7 +236,7 @@ def loss(party: LocalParty, action: Action) -> Runner:
 def backward(party: LocalParty, action: Action) -> Runner:
     """Back-propagate through a segment from its losses and the gradients of its outputs, in one go."""
     shared = party.shared
-    work, state, apart = _work(party, action), action.what, shared.wary
+    work, state, apart = _work(party, action), action.what, shared.apart
     name, index, outputs = work.name, work.index, work.outputs
     known, count = shared.meter.flops(name, "backward"), shared.meter.compute(party.name, name, "backward")
     weights: dict[tuple[float, torch.dtype], Tensor] = {}

@@ -48,6 +48,7 @@ class Circumstances:
         on_loss: Called with step, loss name, value and rows after each loss.
         judge: Decides on stopping early, at the party that holds the labels.
         wary: Look at what other parties send for NaN and infinity, since they may mean harm.
+        apart: Whether the other parties compute elsewhere, at the same time: what they wait for comes first.
     """
 
     blueprint: Blueprint
@@ -63,6 +64,7 @@ class Circumstances:
     on_loss: Callable[[int, str, float, int], None]
     judge: Judge | None = None
     wary: bool = False
+    apart: bool = False
 
 
 @dataclass(slots=True)

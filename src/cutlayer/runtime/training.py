@@ -96,6 +96,7 @@ class Trainer:
         timeout_s: How long to wait for a frame, in seconds.
         on_progress: Called every now and then (at most ten times a second) with the progress.
         wary: Look at what other parties send for NaN and infinity.
+        apart: Whether the other parties compute elsewhere, at the same time.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Trainer:
         timeout_s: float = 0.0,
         on_progress: Callable[[Progress], None] | None = None,
         wary: bool = False,
+        apart: bool = False,
     ) -> None:
         self.course, self.settings, self.log, self.snapshots = course, settings, log, snapshots
         self.progress = Progress(epochs=settings.epochs, steps=course.first_step(settings.epochs))
@@ -136,6 +138,7 @@ class Trainer:
             on_loss=self._loss,
             judge=self._judge(settings.early_stopping),
             wary=wary,
+            apart=apart,
         )
 
     def place(self, parties: Mapping[str, LocalParty]) -> None:

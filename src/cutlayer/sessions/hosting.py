@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import CutlayerError, LogError
@@ -14,6 +15,7 @@ from ..keys.sealing import Sealer
 from ..schedules.steps import data_roles
 from ..transports import Transport
 from ..transports.network import Hub, NetworkSettings
+from ..transports.network.carriers.reaching import is_this_machine
 from .conductor import Absence, Conductor
 from .notes import Notes
 from .participant import Part, Participant, Watcher
@@ -47,6 +49,7 @@ def serve(
     Raises:
         CutlayerError: Whatever ended it; started again in the same folder, it goes on.
     """
+    part = replace(part, apart=not is_this_machine(address.rpartition(":")[0]))
     sealer = Sealer(credentials, part.study.digest)
     participant = Participant(part, sealer, watcher, lambda epoch: conductor.epoch_begins(epoch))
     notes = Notes(watcher.note)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import CutlayerError, IdentityError
 from ..keys.credentials import Credentials
 from ..keys.sealing import Sealer
 from ..transports.network import Dial, NetworkSettings
+from ..transports.network.carriers.reaching import is_this_machine
 from .messages import Stop, written
 from .participant import Part, Participant, Watcher
 
@@ -30,6 +32,7 @@ def join(
         IdentityError: The host refuses this party, or is not the study's host.
         CutlayerError: Whatever else ended it; started again in the same folder, it goes on.
     """
+    part = replace(part, apart=not is_this_machine(address.rpartition(":")[0]))
     participant = Participant(part, Sealer(credentials, part.study.digest), watcher)
     if participant.finished:
         watcher.note(f"all was done already: the study's end is noted in {part.folder}")

@@ -12,22 +12,27 @@ _ROOM = 1 << 20
 _SLOTS = 4  # a weight, its two moments with Adam, and AMSGrad's third
 
 
-def settings_for(study: Study, max_frame_mb: int | None = None) -> NetworkSettings:
-    """Return the network's limits for ``study``: no frame is longer than its cuts and hand-overs need.
+def settings_for(study: Study, max_frame_mb: int | None = None, *, carrier: str = "tls") -> NetworkSettings:
+    """Return the network's settings for ``study``: no frame is longer than its cuts and hand-overs need.
 
     Args:
         study: What is trained.
         max_frame_mb: The longest frame in MiB, where the study says it; otherwise it is worked out from the shapes
             at the cuts, and is 1 GiB where these are not known.
+        carrier: How parties connect.
     """
-    if max_frame_mb is not None:
-        return NetworkSettings(max_frame_bytes=max_frame_mb << 20)
+    longest = max_frame_mb << 20 if max_frame_mb is not None else _longest_frame(study)
+    return NetworkSettings(max_frame_bytes=longest, carrier=carrier)
+
+
+def _longest_frame(study: Study) -> int:
+    """Return how many bytes a frame of ``study`` may have."""
     graph = study.graph
     rows = max(study.batch_size, study.course([]).calendar.evaluation_batch_size)
     longest = 0
     for cut in graph.cuts:
         if any(spec is None for spec in cut.specs):
-            return NetworkSettings(max_frame_bytes=_UNKNOWN_BYTES)
+            return _UNKNOWN_BYTES
         # Labels may ride along with activations that go the same way.
         longest = max(longest, 2 * rows * sum(spec.sample_bytes for spec in cut.specs if spec is not None))
     for role in graph.roles.values():
@@ -36,4 +41,4 @@ def settings_for(study: Study, max_frame_mb: int | None = None) -> NetworkSettin
         ]
         if len(role.parties) > 1:
             longest = max(longest, _SLOTS * sum(tensor.nbytes for tensor in state))
-    return NetworkSettings(max_frame_bytes=longest + _ROOM)
+    return longest + _ROOM

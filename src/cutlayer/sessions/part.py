@@ -28,6 +28,8 @@ class Part:
         data: This party's records; None where it holds none.
         folder: Where its log, disclosure log, snapshots and in the end its half of the network lie.
         every: Training steps from one snapshot to the next.
+        apart: Whether the others compute on other machines, so that work nobody waits for is put off. On one machine
+            parties share the cores, and to do it beside the others' work only takes these from them.
     """
 
     study: Study
@@ -36,6 +38,7 @@ class Part:
     data: PartyData | None
     folder: Path
     every: int = 200
+    apart: bool = True
 
     @property
     def rows(self) -> dict[str, int]:

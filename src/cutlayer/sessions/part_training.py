@@ -95,6 +95,7 @@ class PartTrainer(Trainer):
             timeout_s=math.inf,
             on_progress=lambda now: watcher.progress(now, sent_bytes()),
             wary=True,
+            apart=part.apart,
         )
         self._part, self._go, self._keeping, self._watcher = part, go, keeping, watcher
         self._on_epoch = on_epoch

@@ -48,6 +48,7 @@ class NetworkTable(Table):
         absent_after_s: Seconds without a party before it is skipped or the study stops.
         late: Clients that need not be there when the study begins.
         max_frame_mb: Largest frame that is made or accepted, in 2**20 bytes; None: what the program needs.
+        carrier: How parties connect: mutual TLS by itself, or within gRPC.
     """
 
     host: Name | Literal[""] = ""
@@ -57,6 +58,7 @@ class NetworkTable(Table):
     absent_after_s: Annotated[float, Field(gt=0)] = 60.0
     late: list[Name] = Field(default_factory=list)
     max_frame_mb: Positive | None = None
+    carrier: Literal["tls", "grpc"] = "tls"
 
 
 PartiesTable = dict[Name, str]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
+from cutlayer.errors import StudyError
 from cutlayer.transports.network.lines import Carrier
 from cutlayer.transports.network.settings import NetworkSettings
 
@@ -17,7 +19,14 @@ def _tls() -> Carrier:
 
 
 def _grpc() -> Carrier:
-    from cutlayer.transports.network.carriers.over_grpc import GrpcCarrier
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        from cutlayer.transports.network.carriers.over_grpc import GrpcCarrier
+    except ImportError as error:
+        raise StudyError(
+            "the network's carrier 'grpc' needs the package 'grpcio', which is not installed",
+            todo='pip install "cutlayer[network,grpc]", or choose carrier = "tls"',
+        ) from error
 
     return GrpcCarrier()
 

@@ -11,7 +11,7 @@ import urllib.request
 
 from cutlayer.transports.network.carriers.meanings import Cause, Unreachable
 
-__all__ = ["parts_of", "reach"]
+__all__ = ["is_this_machine", "parts_of", "reach"]
 
 
 def parts_of(address: str) -> tuple[str, int]:
@@ -53,12 +53,13 @@ def _proxy_for(name: str, port: int) -> str | None:
     """Return the proxy's URL; this machine itself is never reached through one."""
     proxies = urllib.request.getproxies_environment()
     proxy = proxies.get("https") or proxies.get("all")
-    if not proxy or _is_this_machine(name) or urllib.request.proxy_bypass(f"{name}:{port}"):
+    if not proxy or is_this_machine(name) or urllib.request.proxy_bypass(f"{name}:{port}"):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _is_this_machine(name: str) -> bool:
+def is_this_machine(name: str) -> bool:
+    """Return whether ``name`` is an address or name that never leads off this machine."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
