@@ -46,6 +46,16 @@ def test_there_is_a_bar_and_something_that_judges_it(name, load):
 
 FAR_BEYOND = {
     "breast_cancer_auc": {"auc": {"joined": 0.98}, "folds_equal_to_twin": 5, "folds": 5},
+    "codec_costs": {
+        "sizes": {
+            "16 MB": [
+                {"codec": "pq:4,16,0.01", "pays_below_mbit_s": 900.0},
+                {"codec": "int8", "pays_below_mbit_s": 9000.0},
+            ],
+            "66 KB": [{"codec": "pq:4,16,0.01", "pays_below_mbit_s": 90.0}],
+        },
+        "quick": False,
+    },
     "equality": {"configurations": {"vanilla": {"different": ["weight"], "fewest_steps": 50}}},
     "many_clients": {
         "cases": [{"case": "W", "judged": True, "ratio": 1.2}, {"case": "V", "judged": False, "ratio": 9.0}],
