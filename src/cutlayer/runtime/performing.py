@@ -71,6 +71,7 @@ class Performer:
         self._meter = meter
         # By the template's identity, since hashing its actions in every step would take time; it is kept beside.
         self._known: dict[int, tuple[Template, list[Timed]]] = {}
+        self._single: dict[Action, Timed] = {}
 
     def perform(self, program: Iterable[Action | Step]) -> None:
         """Do every action of one's own parties in order.
@@ -82,6 +83,9 @@ class Performer:
             if isinstance(item, Step):
                 known = self._known.get(id(item.template))
                 if known is None:
+                    if any(action.step for action in item.template):
+                        self._perform_several(item)
+                        continue
                     known = self._known[id(item.template)] = item.template, self._runners(item.template)
                 if known[1]:
                     self.acted = True
@@ -90,11 +94,26 @@ class Performer:
                 self.acted = True
                 _run([self._timed(item)], item.step, "")
 
+    def _perform_several(self, item: Step) -> None:
+        """Do a step of several batches; its shape may never come again, so each action's runner is kept by itself."""
+        batches, most = item.batches, max(action.step for action in item.template)
+        for action in item.template:
+            party = self.parties.get(action.party)
+            if party is None:
+                continue
+            self.acted = True
+            party.span = max(
+                party.span, most + 1
+            )  # what it has of each batch is needed until the step is over
+            single = action._replace(step=0)
+            timed = self._single.get(single)
+            if timed is None:
+                timed = self._single[single] = self._timed(single)
+            _run([timed], item.step + action.step, action.what or batches[action.step])
+
     def _runners(self, template: Template) -> list[Timed]:
         """Return what one's own parties do in a step of this shape."""
         own = [action for action in template if action.party in self.parties]
-        if self._spans(template):
-            return [self._numbered(action) for action in own]
         runs = [self._timed(action) for action in own]
         ops = [action.op for action in own]
         if len(self.parties) == 1 and Op.LOAD in ops and Op.RECEIVE in ops[ops.index(Op.LOAD) :]:
@@ -112,23 +131,6 @@ class Performer:
             read(step, what)
 
         return run, load.what, count
-
-    def _spans(self, template: Template) -> bool:
-        """Return whether a step is of several batches; then parties keep what they have of each until it is over."""
-        most = max(action.step for action in template)
-        for party in {action.party for action in template} & self.parties.keys():
-            self.parties[party].span = max(self.parties[party].span, most + 1)
-        return most > 0
-
-    def _numbered(self, action: Action) -> Timed:
-        """Return the runner of an action in a step of several batches: it does the one of its own number."""
-        run, what, count = self._timed(action)
-        number = action.step
-
-        def one(step: int, what: str) -> None:
-            run(step + number, what if action.what else what.split("+")[number])
-
-        return one, what, count
 
     def _timed(self, action: Action) -> Timed:
         runner = MAKERS[action.op](self.parties[action.party], action)
