@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -36,7 +36,7 @@ __all__ = ["LOG_NAME", "Disclosed", "DisclosureLog", "Flow", "read_disclosures"]
 _SYNC_EVERY_S = 3.0
 _FIRST_LINE_BYTES = 65536
 _TAIL_BYTES = 65536
-_EPOCH = datetime.fromtimestamp(0, UTC)
+_EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 
 
 class _State(NamedTuple):
@@ -45,7 +45,7 @@ class _State(NamedTuple):
     end: int = 0
     number: int = 0
     head: str = START
-    time: datetime = _EPOCH
+    time_us: int = 0
     frames: int = 0
     frame_bytes: int = 0
 
@@ -151,7 +151,7 @@ class DisclosureLog:
             self._check_owner(os.pread(file, _FIRST_LINE_BYTES, 0).split(b"\n")[0] + b"\n")
             last, head = self._checked(line, "its last line")
             written = datetime.fromisoformat(last["time"])
-            self._state = _State(size - torn_bytes, last["number"], head, written)
+            self._state = _State(size - torn_bytes, last["number"], head, (written - _EPOCH) // _MICROSECOND)
             crashed = crashed or last["entry"] != "closed"
         if torn_bytes:
             os.ftruncate(file, size - torn_bytes)
@@ -188,10 +188,11 @@ class DisclosureLog:
     def _append(self, said: str, frames: int = 0, size: int = 0) -> None:
         """Write one line; if that fails, the log stands as before and can go on once the cause is gone."""
         file, state = self._opened_file(), self._state
-        now = datetime.now(UTC)
-        if now < state.time:
-            said += f',"clock":{(now - state.time).total_seconds()}'
-        stamp = now.isoformat(timespec="microseconds")[:-6]
+        now = time.time_ns() // 1000
+        if now < state.time_us:
+            said += f',"clock":{(now - state.time_us) / 1e6}'
+        second, fraction = divmod(now, 1_000_000)
+        stamp = f"{_second(second)}.{fraction:06d}"
         body = f'{{"number":{state.number + 1},"time":"{stamp}Z",{said},"previous":"{state.head}"'
         head = sha256(f"{body}}}".encode()).hexdigest()
         line = f'{body},"hash":"{head}"}}\n'.encode()
@@ -237,6 +238,12 @@ class DisclosureLog:
             f"cannot note in {self.path} what is to leave, so nothing leaves: {what}",
             party=self._party, todo=todo,
         ) from error  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def _second(number: int) -> str:
+    """Return a second, counted from 1970, as date and time in UTC."""
+    return datetime.fromtimestamp(number, UTC).isoformat()[:-6]
 
 
 def _open(path: Path) -> int:

@@ -25,7 +25,6 @@ __all__ = ["TlsLine"]
 _LENGTH = struct.Struct("<I")
 _RECORD = 16384
 """Bytes in a record of TLS; the header leaves in the same one as the payload's beginning."""
-_CORK: int = getattr(socket, "TCP_CORK", 4)  # 4 is TCP_NOPUSH where there is no TCP_CORK
 _LINGER_S = 2.0
 _FOR_EVER_S = 3600.0
 
@@ -97,7 +96,6 @@ class TlsLine:
 
     def _write(self) -> None:
         rest = self._rest
-        self._hold_back(True)
         try:
             while rest or self._next():
                 view = rest[0]
@@ -113,15 +111,8 @@ class TlsLine:
             self._full = True
         except (OSError, ValueError):  # the reading thread sees it too, and says so
             self._forget()
-        finally:
-            self._hold_back(False)
         self._spoke = time.monotonic()
         return None
-
-    def _hold_back(self, on: bool) -> None:
-        """Let records leave together: each that leaves alone would wake the other side once more."""
-        with contextlib.suppress(OSError):
-            self._stream.setsockopt(socket.IPPROTO_TCP, _CORK, on)
 
     def _next(self) -> bool:
         """Make the next envelope; return whether there was one."""
