@@ -38,6 +38,8 @@ class Work:
         rows: Rows of an epoch.
         rate: Learning rate of SGD.
         momentum: Its momentum.
+        accumulate: Batches to an optimizer step.
+        in_flight: How many of them may be under way.
     """
 
     widths: tuple[int, ...] = ()
@@ -45,6 +47,8 @@ class Work:
     rows: int = 12_800
     rate: float = 0.05
     momentum: float = 0.0
+    accumulate: int = 1
+    in_flight: int = 1
 
 
 WORKS = {
@@ -52,8 +56,10 @@ WORKS = {
     "wide": Work(widths=(784, 4096, 10), rows=1_920),
     "thin": Work(widths=(784, 8, 10)),
     "vgg": Work(cut="features.2", rows=640, rate=0.01, momentum=0.9),
+    "vgg_middle": Work(cut="features.10", rows=1_280, rate=0.01, momentum=0.9, accumulate=8, in_flight=4),
 }
-"""Workload W; the same with 1 MB a cut, with 2 KB a cut; and VGG-11 cut after its first block."""
+"""Workload W; the same with 1 MB a cut, with 2 KB a cut; VGG-11 cut after its first block; and cut in its middle,
+with micro-batches in flight."""
 
 
 def network(work: Work) -> Any:
@@ -83,7 +89,11 @@ def study_of(work: Work, epochs: int) -> tuple[Any, Any]:
     people = cl.data.arrays(*rows_of(work)).split_rows(1)
     graph = cl.vanilla(network(work), work.cut, clients=people)
     sgd = cl.optim.SGD(lr=work.rate, momentum=work.momentum)
-    return cl.Study(graph=graph, optimizer=sgd, batch_size=BATCH, epochs=epochs, evaluate=()), people
+    schedule = cl.RoundRobin(accumulate=work.accumulate, in_flight=work.in_flight)
+    study = cl.Study(
+        graph=graph, schedule=schedule, optimizer=sgd, batch_size=BATCH, epochs=epochs, evaluate=()
+    )
+    return study, people
 
 
 # --- one process -------------------------------------------------------------------------------------
@@ -91,7 +101,7 @@ def study_of(work: Work, epochs: int) -> tuple[Any, Any]:
 
 def tell(**what: Any) -> None:
     """Write one line for whoever started this process; ``at`` is the same clock in all processes."""
-    print(json.dumps({"at": time.monotonic(), **what}), flush=True)
+    print(json.dumps({"at": time.monotonic(), "worked_s": time.process_time(), **what}), flush=True)
 
 
 class Teller:

@@ -60,13 +60,17 @@ def loop(work: Work, epochs: int) -> None:
     sgd = optimizer(whole, work)
     total = 0.0
 
+    done = 0
+
     def step(x: Tensor, y: Tensor) -> None:
-        nonlocal total
-        sgd.zero_grad()
+        nonlocal total, done
         loss = LOSS(whole(x), y)
-        loss.backward()
-        sgd.step()
+        (loss / work.accumulate).backward()
         total += loss.item()
+        done += 1
+        if done % work.accumulate == 0:
+            sgd.step()
+            sgd.zero_grad()
 
     epochs_of(work, epochs, step)
 

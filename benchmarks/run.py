@@ -57,6 +57,11 @@ BENCHMARKS = (
     ),
     Benchmark(name="codec_costs", bar="every codec pays at 1 Gbit/s with 16 MB, casts and integers with 66 KB too"),
     Benchmark(name="network_w", bar="at least 0.7 times the steps of a pair by hand without TLS, 0.45 of the loop"),
+    Benchmark(name="overlap_vgg", bar="micro-batches in flight: at least the rows a second of the uncut loop"),
+    Benchmark(
+        name="parallel_schedules",
+        bar="a joint step 3 times as quick as 16 steps, SplitFed v1 at most 1.2 times round robin's step",
+    ),
     Benchmark(name="network_vgg", bar="at least 0.95 times the rows a second of the uncut loop with the same cores"),
     Benchmark(name="network_bytes", bar="at most 1 % of bytes on the interface beyond the frames (needs root)"),
     Benchmark(name="network_start", bar="at most 1 s beyond the import of PyTorch from join to the first step"),

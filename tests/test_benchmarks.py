@@ -69,6 +69,15 @@ FAR_BEYOND = {
     "network_bytes": {"works": {"w": {"over_frames": 0.011}}, "quick": False},
     "network_start": {"seconds_beyond_import_torch": 1.1, "quick": False},
     "network_vgg": {"ratio_to_loop": 0.94, "quick": False},
+    "overlap_vgg": {"ratio_to_loop": 0.99, "quick": False},
+    "parallel_schedules": {
+        "joint_steps": {"batches of 4": {"gain": 3.1}},
+        "splitfed": [
+            {"case": "C", "clients": 100, "judged": True, "ratio": 1.3},
+            {"case": "W", "clients": 100, "judged": False, "ratio": 9.0},
+        ],
+        "quick": False,
+    },
     "network_w": {"ratio_to_raw_pair": 0.69, "ratio_to_loop": 0.46, "quick": False},
     "network_wan": {"works": {"w": {"over": 0.06}, "wide": {"over": 0.04}}, "quick": False},
     "nhanes_auc": {

@@ -266,6 +266,7 @@ _MARKS = (
     (Cause.NOBODY, "connection refused"),
     (Cause.UNKNOWN_NAME, "resolving", "resolution", "lookup"),
     (Cause.NO_TLS, "wrong_version_number"),
+    (Cause.OTHER_CARRIER, "alpn", "application protocol"),
     (
         Cause.SILENT,
         "timed out",
