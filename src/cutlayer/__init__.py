@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .graph.parts import Segment as Segment
     from .graph.parts import Share as Share
     from .graph.parts import TensorSpec as TensorSpec
+    from .graph.reconstruction import with_decoder as with_decoder
     from .graph.split_graph import SplitGraph as SplitGraph
     from .graph.topologies import extended_vanilla as extended_vanilla
     from .graph.topologies import multi_hop as multi_hop
@@ -64,6 +65,7 @@ _HOME = {
     "cut_module": "graph.cutting", "extended_vanilla": "graph.topologies", "load_study": "study_file",
     "multi_hop": "graph.topologies", "multi_task": "graph.topologies", "u_shaped": "graph.topologies",
     "vanilla": "graph.topologies", "vertical": "graph.topologies",
+    "with_decoder": "graph.reconstruction",
 }  # fmt: skip
 _MODULES = {"data": "data", "networks": "graph.networks", "optim": "runtime.optim"}
 

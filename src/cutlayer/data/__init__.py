@@ -12,6 +12,7 @@ from cutlayer.data.align import common_ids
 from cutlayer.data.array_sources import arrays, npz
 from cutlayer.data.columns import Selection
 from cutlayer.data.deal import Deal
+from cutlayer.data.few_labels import hide_labels
 from cutlayer.data.image_sources import dataset, images
 from cutlayer.data.known import NHANES_INSTITUTIONS, breast_cancer, digits, mnist5k, nhanes
 from cutlayer.data.lazy import FieldSpec, LazyField
@@ -40,6 +41,7 @@ __all__ = [
     "dataset",
     "digits",
     "frame",
+    "hide_labels",
     "images",
     "mnist5k",
     "nhanes",

@@ -19,9 +19,11 @@ from cutlayer.errors import AlignmentError, DataError, NumericsError, nearest
 if TYPE_CHECKING:
     from cutlayer.data.prepare import Preparation
 
-__all__ = ["SPLITS", "FieldSpec", "Holdings", "LazyField", "PartyData", "Records"]
+__all__ = ["SPLITS", "UNLABELLED", "FieldSpec", "Holdings", "LazyField", "PartyData", "Records"]
 
 SPLITS = ("train", "valid", "test")
+UNLABELLED = "unlabelled"
+"""A split of rows without labels, which lacks fields of the others."""
 
 
 class Records:
@@ -136,7 +138,8 @@ class PartyData:
     Attributes:
         name: Its name, unique in the study.
         role: The place in the graph that it fills.
-        splits: Its records by split: "train", "valid", "test"; it may lack a split.
+        splits: Its records by split: "train", "valid", "test", "unlabelled"; it may lack a split.
+            Unlabelled records may lack fields of the others.
         group: Which cohort or site it is within its role; 0 where the role has one party.
         preparation: How its raw columns became its field "x", where they were columns.
     """
@@ -153,18 +156,22 @@ class PartyData:
         if not self.splits:
             raise DataError("the party holds no records", party=self.name, expected=f"some of {SPLITS}")
         for split in self.splits:
-            if split not in SPLITS:
-                raise DataError(f"unknown split {split!r}", party=self.name, todo=nearest(split, SPLITS))
+            if split not in (*SPLITS, UNLABELLED):
+                known = (*SPLITS, UNLABELLED)
+                raise DataError(f"unknown split {split!r}", party=self.name, todo=nearest(split, known))
         object.__setattr__(self, "splits", MappingProxyType(dict(self.splits)))
         specs = self.specs()
         for split, records in self.splits.items():
             if not len(records):
                 raise DataError(f"the split {split!r} is empty", party=self.name, todo="leave it out")
-            _same_fields(self.name, f"in {split!r}", records.specs(), specs)
+            mine = records.specs()
+            held = {n: s for n, s in specs.items() if n in mine} if split == UNLABELLED and mine else specs
+            _same_fields(self.name, f"in {split!r}", mine, held)
 
     def specs(self) -> dict[str, FieldSpec]:
         """Return shape (per sample) and type of every field."""
-        return next(iter(self.splits.values())).specs()
+        labelled = [records for split, records in self.splits.items() if split != UNLABELLED]
+        return (labelled or list(self.splits.values()))[0].specs()
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,10 +245,13 @@ class Holdings:
         Raises:
             DataError: The role is unknown or its parties disagree.
         """
-        first, *others = self._filling(role)
+        first, *others = sorted(self._filling(role), key=lambda party: set(party.splits) == {UNLABELLED})
         specs = first.specs()
         for party in others:
-            _same_fields(party.name, f"of role {role!r}", party.specs(), specs, first.name)
+            mine = party.specs()
+            few = set(party.splits) == {UNLABELLED}
+            held = {n: s for n, s in specs.items() if n in mine} if few and mine else specs
+            _same_fields(party.name, f"of role {role!r}", mine, held, first.name)
         return specs
 
     def example(self, role: str, rows: int = 2) -> dict[str, Tensor]:
@@ -258,11 +268,13 @@ class Holdings:
 
     def table(self) -> str:
         """Return a table in plain text: party, role, rows by split, fields, training rows by label."""
-        header = ("party", "role", *SPLITS, "fields", "labels")
-        lines = [header, *(_line(party) for party in self.parties)]
+        others = (UNLABELLED,) if any(UNLABELLED in party.splits for party in self.parties) else ()
+        splits = (*SPLITS, *others)
+        header = ("party", "role", *splits, "fields", "labels")
+        lines = [header, *(_line(party, splits) for party in self.parties)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
         lines.insert(1, tuple("-" * width for width in widths))
-        right = range(2, 2 + len(SPLITS))
+        right = range(2, 2 + len(splits))
         return "\n".join(
             "  ".join(
                 cell.rjust(width) if column in right else cell.ljust(width)
@@ -303,8 +315,8 @@ def _listed(specs: Iterable[tuple[str, FieldSpec]]) -> str:
     return ", ".join(f"{name} {spec}" for name, spec in specs)
 
 
-def _line(party: PartyData) -> tuple[str, ...]:
-    rows = (str(len(party.splits[split])) if split in party.splits else "-" for split in SPLITS)
+def _line(party: PartyData, splits: Iterable[str]) -> tuple[str, ...]:
+    rows = (str(len(party.splits[split])) if split in party.splits else "-" for split in splits)
     return (party.name, party.role, *rows, _listed(party.specs().items()), _label_counts(party))
 
 

@@ -178,6 +178,7 @@ def _loss(graph: SplitGraph, loss: Loss) -> str:
     return (
         f"{loss.name} on {loss.role}: {function_name(loss.function)} of {word(loss.prediction)} "
         f"and field {word(loss.target)}, weight {repr(float(loss.weight)).removesuffix('.0')}"
+        f"{', made again at home' if loss.reconstructs else ''}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import GraphError
 from .describe import Size, count, crew, size_of, spec_text, word
 from .parts import Cut, Role, Segment
+from .reconstruction import roles_at_home, taught_at_home
 from .sizes import amount, written
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def statement(
     averager: str | None = None,
     silent: Collection[str] = (),
     clips: bool = False,
+    unlabelled: bool = False,
 ) -> str:
     """Return the disclosure statement of ``party``: about one page of plain text.
 
@@ -73,6 +75,7 @@ def statement(
             None: they are handed over from one to the next.
         silent: Cuts over which no gradient comes back.
         clips: Whether parties tell norms of their gradients.
+        unlabelled: Whether parties with a decoder train on rows without labels.
 
     Raises:
         GraphError: No party has that name (or that of relay, host or averager), or the batch size is not positive.
@@ -85,6 +88,7 @@ def statement(
             graph.role_of(other)
     page = _Page(graph, role, party, batch_size, relay, host)
     page.averager, page.silent, page.clips = averager, silent, clips
+    page.unlabelled = unlabelled
     sections = [
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
@@ -123,11 +127,11 @@ class _Page:
         self.relay, self.host = relay, host
         self.averager: str | None = None
         self.silent: Collection[str] = ()
-        self.clips = False
+        self.clips = self.unlabelled = False
         self.segments = graph.segments_of(role.name)
         self.size = sum((size_of(s.module) for s in self.segments), Size())
         self.shared = {share.field for share in graph.shares if share.source == role.name}
-        self.labels = {loss.target for loss in graph.losses.values()} & set(role.fields)
+        self.labels = {x.target for x in graph.losses.values() if not x.reconstructs} & set(role.fields)
 
     def who(self) -> list[str]:
         several = len(self.role.parties) > 1
@@ -211,6 +215,12 @@ class _Page:
             entries.append(f"Its labels: {self._fields(kept)}. No activation that crosses is made from them.")
         if self.role.fields:
             entries.append("The ids of its records: no message carries them.")
+        if self.unlabelled and self.role.name in roles_at_home(self.graph):
+            names = ", ".join(s.name for s in self.segments if s.name in taught_at_home(self.graph))
+            entries.append(
+                f"Rows without labels: no message is made of them, in training or evaluation. They teach {names} here, "
+                "whose state they change."
+            )
         if outputs := self._private_outputs():
             entries.append(f"Results of its segments that no cut carries: {', '.join(outputs)}.")
         if self.size.parameters:

@@ -35,7 +35,7 @@ def refuse_labels(graph: SplitGraph) -> None:
     Raises:
         GraphError: Names the label, the segment that reads it and the output that would cross.
     """
-    targets = {loss.target for loss in graph.losses.values()}
+    targets = _labels(graph)
     fed: dict[str, tuple[str, str]] = {}
     for name in graph.order:
         role = graph.segments[name].role
@@ -51,7 +51,7 @@ def refuse_labels(graph: SplitGraph) -> None:
                 f"segment {reader!r} reads the label {label!r} of role {role!r}, and {str(away[0])!r}, "
                 "which crosses a cut, is made from it: a label must not feed what crosses a cut",
                 todo="drop that input; whoever needs the label for a loss gets it openly, with "
-                "Share(field, source, target); an input that is to be predicted again can be held under a second name",
+                "Share(field, source, target); for an input that is made again at home: Loss(reconstructs=True)",
             )
 
 
@@ -134,6 +134,11 @@ def run_segment(segment: Segment, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return outputs
 
 
+def _labels(graph: SplitGraph) -> set[str]:
+    """Return the fields that losses want predicted; an input that is made again at home is none of them."""
+    return {loss.target for loss in graph.losses.values() if not loss.reconstructs}
+
+
 def _crossing(graph: SplitGraph) -> list[Ref]:
     """Return the outputs that a segment on another role reads."""
     refs = (Ref(name, output) for name in graph.order for output in graph.segments[name].outputs)
@@ -153,7 +158,7 @@ def _passed_on(
     """Yield the outputs that cross and the fields of which they pass on columns, for one set of random rows."""
     generator = torch.Generator().manual_seed(stream(0, "raw columns", index))
     drawn = {role: {n: _random(rows, generator) for n, rows in of.items()} for role, of in example.items()}
-    targets = {loss.target for loss in graph.losses.values()}
+    targets = _labels(graph)
     values: dict[Ref, Tensor] = {}
     for ref in _crossing(graph):
         role = graph.segments[ref.segment].role

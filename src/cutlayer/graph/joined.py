@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
@@ -25,11 +25,15 @@ class Joined(nn.Module):
         self.graph = graph
         self.segments = nn.ModuleDict({name: graph.segments[name].module for name in graph.order})
 
-    def forward(self, fields: Mapping[str, Mapping[str, Tensor]]) -> dict[Ref, Tensor]:
-        """Return every segment's outputs, given ``{role: {field: Tensor[B, ...]}}``."""
+    def forward(
+        self, fields: Mapping[str, Mapping[str, Tensor]], only: Collection[str] | None = None
+    ) -> dict[Ref, Tensor]:
+        """Return the outputs of every segment, or ``only`` of these, given ``{role: {field: Tensor[B, ...]}}``."""
         values: dict[Ref, Tensor] = {}
         crossed: dict[tuple[Ref, str], Tensor] = {}
         for name in self.graph.order:
+            if only is not None and name not in only:
+                continue
             segment = self.graph.segments[name]
             inputs = [
                 self._read(values, crossed, r, segment.role)

@@ -141,6 +141,8 @@ class Loss:
         function: ``function(prediction, target)`` returns a scalar, the mean over the batch.
         weight: Its weight in the sum of all losses.
         name: Its name in logs.
+        reconstructs: The target is no label but an input of the role's own, which the prediction makes again
+            from it (an autoencoder): nothing of it is another role's.
     """
 
     role: str
@@ -149,6 +151,7 @@ class Loss:
     function: LossFunction = field(default_factory=nn.CrossEntropyLoss)
     weight: float = 1.0
     name: str = "loss"
+    reconstructs: bool = False
 
     def __post_init__(self) -> None:
         valid_name(self.name, "loss")

@@ -28,6 +28,7 @@ from .parts import (
     valid_name,
 )
 from .placements import Places, as_placement
+from .reconstruction import check_reconstructions
 
 __all__ = ["SplitGraph", "Turn"]
 
@@ -85,7 +86,8 @@ class SplitGraph:
         self._check_losses()
         self._check_reach()
         refuse_labels(self)
-        self.specs: dict[Ref, TensorSpec] = {}
+        check_reconstructions(self)
+        self.example, self.specs = example, dict[Ref, TensorSpec]()
         self.untried = frozenset((role.name, field) for role in self.roles.values() for field in role.fields)
         if example is not None:
             self._infer_specs(example)

@@ -58,6 +58,8 @@ def measure(loss: Loss, prediction: Tensor, label: Tensor, names: Sequence[str] 
         StudyError: A metric that does not fit the task.
     """
     task = task_of(loss, prediction, label)
+    if loss.reconstructs and names:  # they are asked for of the losses that have labels
+        names = [name for name in names if name in METRICS[task]] or ["loss"]
     for name in names:
         if name not in METRICS[task]:
             raise StudyError(f"metric {name!r} does not fit a {task} task", todo=nearest(name, METRICS[task]))

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from ..data import Holdings, Records
 from ..graph.joined import Joined
 from ..graph.parts import Loss, Ref
+from ..graph.reconstruction import roles_at_home, taught_at_home
 from ..graph.split_graph import SplitGraph
 from ..metering.metrics import measure
-from ..schedules.calendar import Batch, Calendar
+from ..schedules.calendar import TRAINED, UNLABELLED, Batch, Calendar
 from ..schedules.steps import data_roles
 from ..seeds import at_step, stream
 from .cohorts import Cohorts
@@ -58,7 +59,7 @@ class CentralTwin:
         self.network = copy.deepcopy(Joined(graph)).to(device)
         self._cuda = torch.device(device).type == "cuda"
         self._pile = _Pile(graph, holdings, cohorts, device, seed)
-        self._optimizers, self._schedules = _build(self.network, optimizers)
+        self._optimizers, self._schedules = _build(self.network, optimizers, apart=bool(roles_at_home(graph)))
         self._every_step = {name: spec.every == "step" for name, spec in optimizers.items()}
         self._step = 0
         for name, segment in self.network.segments.items():
@@ -68,21 +69,31 @@ class CentralTwin:
         """Train on the rows of each step's batches, taken together, in order; then move the learning rates on."""
         self.network.train()
         for batches in steps:
-            fields = self._pile.together(batches, self.calendar)
-            total = self._loss(fields)
-            for optimizer in self._optimizers.values():
-                optimizer.zero_grad()
-            torch.autograd.backward(total)
-            if self._bound is not None:
-                self._clip(self._bound)
-            for name, optimizer in self._optimizers.items():
-                optimizer.step()
-                if self._every_step[name] and name in self._schedules:
-                    self._schedules[name].step()
-            self._step += 1
+            labelled = tuple(batch for batch in batches if batch.split != UNLABELLED)
+            if labelled:
+                self._learn(self._pile.together(labelled, self.calendar), alone=False)
+            for batch in batches:
+                if batch.split == UNLABELLED:
+                    self._learn(self._pile.rows(batch, self.calendar), alone=True)
         for name, schedule in self._schedules.items():
             if not self._every_step[name]:
                 schedule.step()
+
+    def _learn(self, fields: Mapping[str, Mapping[str, Tensor]], *, alone: bool) -> None:
+        """Do one step; ``alone`` on rows without labels, which teach encoders and decoders only."""
+        total = self._loss(fields, alone=alone)
+        for optimizer in self._optimizers.values():
+            optimizer.zero_grad()
+        torch.autograd.backward(total)
+        if self._bound is not None:
+            self._clip(self._bound)
+        for name, optimizer in self._optimizers.items():
+            if alone and name not in taught_at_home(self.graph):
+                continue
+            optimizer.step()
+            if self._every_step[name] and name in self._schedules:
+                self._schedules[name].step()
+        self._step += 1
 
     def _clip(self, bound: float) -> None:
         """Scale all gradients to a norm of at most ``bound``; squares are summed by segment, role and all."""
@@ -128,10 +139,12 @@ class CentralTwin:
             for name, s in self.network.segments.items()
         }
 
-    def _loss(self, fields: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-        values = self.network(fields)
+    def _loss(self, fields: Mapping[str, Mapping[str, Tensor]], *, alone: bool) -> Tensor:
+        values = self.network(fields, taught_at_home(self.graph) if alone else None)
         terms = []
         for loss in self.graph.losses.values():
+            if alone and not loss.reconstructs:
+                continue
             prediction = values[self._prediction(loss.prediction)]
             term = loss.compute(prediction.view_as(prediction), self._label(loss, fields))
             terms.append(term if loss.weight == 1.0 else term * loss.weight)
@@ -175,7 +188,7 @@ class _Pile:
         ids = self.cohorts.ids[batch.turn][batch.split][calendar.positions(batch).numpy()]
         turn = self.graph.turns[batch.turn]
         found = {}
-        for role in data_roles(self.graph):
+        for role in roles_at_home(self.graph) if batch.split == UNLABELLED else data_roles(self.graph):
             records: Records = self.holdings.party(turn[role]).splits[batch.split]
             positions = records.rows_of(ids)
             rows = (
@@ -196,17 +209,17 @@ class _Pile:
 
     def _seed(self, role: str, batch: Batch) -> int:
         """Where the augmentation of a role's dataset draws from; an evaluation is the same in every epoch."""
-        epoch = batch.epoch if batch.split == "train" else 0
+        epoch = batch.epoch if batch.split in TRAINED else 0
         return stream(self.seed, "data", role, batch.split, batch.turn, epoch, batch.number)
 
 
 def _build(
-    network: Joined, specs: Mapping[str, OptimizerSpec]
+    network: Joined, specs: Mapping[str, OptimizerSpec], *, apart: bool
 ) -> tuple[dict[str, torch.optim.Optimizer], dict[str, torch.optim.lr_scheduler.LRScheduler]]:
-    """One optimizer over the whole network where all segments have the same settings, else one each."""
+    """One optimizer over the whole network where all segments have the same settings, else (or ``apart``) one each."""
     groups: dict[str, list[nn.Parameter]] = {}
     chosen: dict[str, OptimizerSpec] = {}
-    same = len(set(map(repr, specs.values()))) == 1
+    same = len(set(map(repr, specs.values()))) == 1 and not apart
     for name, segment in network.segments.items():
         parameters = [p for p in segment.parameters() if p.requires_grad]
         if parameters:

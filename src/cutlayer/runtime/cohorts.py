@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ..data import Holdings, Records, common_ids
 from ..errors import DataError
+from ..graph.reconstruction import roles_at_home
 from ..graph.split_graph import SplitGraph
+from ..schedules.calendar import UNLABELLED
 from ..schedules.steps import data_roles
 
 __all__ = ["Cohorts"]
@@ -52,7 +54,8 @@ class Cohorts:
             splits = dict.fromkeys(s for m in members for s in parties[m].splits)
             for split in splits:
                 records = {m: parties[m].splits[split] for m in members if split in parties[m].splits}
-                self._align(index, split, members, records)
+                there = [turn[role] for role in roles_at_home(graph)] if split == UNLABELLED else members
+                self._align(index, split, there, {m: r for m, r in records.items() if m in there})
 
     def _align(self, turn: int, split: str, members: list[str], records: Mapping[str, Records]) -> None:
         have = {m: r for m, r in records.items() if len(r)}

@@ -13,7 +13,7 @@ from ..errors import CutlayerError, DataError, NumericsError, StudyError
 from ..graph.parts import Ref, TensorSpec
 from ..metering.meter import counting
 from ..schedules.actions import Action
-from ..schedules.calendar import Batch
+from ..schedules.calendar import TRAINED, Batch
 from ..seeds import at_step, stream
 from .blueprint import Work
 from .early import inputs_first
@@ -40,6 +40,7 @@ NUMERICS = (
 
 _WORTH_FLOPS = 50_000_000
 """From how many FLOPs of a backward on the weights' gradients are put off."""
+_TRAINED = tuple(f"{split}." for split in TRAINED)
 _ENGINE = torch.autograd.Variable._execution_engine
 
 
@@ -56,7 +57,7 @@ def load(party: LocalParty, action: Action) -> Runner:
         fields, rows = ahead[1:] if ahead is not None and ahead[0] == what else read(step, what)
         flight = party.flight(step)
         flight.fields = fields
-        flight.training, flight.rows = what.startswith("train."), rows
+        flight.training, flight.rows = what.startswith(_TRAINED), rows
 
     return run
 
@@ -102,7 +103,7 @@ def _lazy_reader(party: LocalParty) -> Read:
         batch = Batch.parse(what)
         rows = calendar.positions(batch)
         own = party.positions.get((batch.split, batch.turn))
-        epoch = batch.epoch if batch.split == "train" else 0  # an evaluation is the same in every epoch
+        epoch = batch.epoch if batch.split in TRAINED else 0  # an evaluation is the same in every epoch
         seed = stream(study_seed, "data", party.role, batch.split, batch.turn, epoch, batch.number)
         try:
             fields = party.records[batch.split].read(rows if own is None else own.index_select(0, rows), seed)

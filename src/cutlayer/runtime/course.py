@@ -8,7 +8,7 @@ from itertools import chain, islice
 from ..graph.split_graph import SplitGraph
 from ..schedules.actions import Action, Op
 from ..schedules.base import Schedule, ending, verdict
-from ..schedules.calendar import Batch, Calendar
+from ..schedules.calendar import UNLABELLED, Batch, Calendar
 from ..schedules.steps import Step
 from .positions import Position, next_own
 from .stopping import EarlyStopping
@@ -127,7 +127,8 @@ class Course:
             if isinstance(item, Step)
             for name in item.batches
         ]
-        return max((batch.number + 1 for batch in batches if batch.turn == turn), default=0)
+        split = "train" if self.calendar.batches(turn, "train") else UNLABELLED
+        return max((b.number + 1 for b in batches if (b.turn, b.split) == (turn, split)), default=0)
 
     def _rest(self, epoch: int) -> Iterator[Action | Step]:
         for split in self.splits:

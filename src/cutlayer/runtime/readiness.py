@@ -104,7 +104,8 @@ def _check_metrics(
         pair = [torch.empty((2, *spec.shape), dtype=spec.dtype, device="meta") for spec in (made, labels[0])]
         task = task_of(loss, *pair)
         judged = stopping is not None and (stopping.loss == loss.name or (not stopping.loss and not number))
-        for name in (*metrics, *([stopping.metric] if stopping is not None and judged else [])):
+        asked = () if loss.reconstructs else tuple(metrics)
+        for name in (*asked, *([stopping.metric] if stopping is not None and judged else [])):
             if name not in METRICS[task]:
                 raise StudyError(
                     f"metric {name!r} does not fit a {task} task, that of loss {loss.name!r}",

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.records import UNLABELLED
 from ..errors import StudyError
 from ..seeds import generator
 
-__all__ = ["Batch", "Calendar", "Leave"]
+__all__ = ["TRAINED", "UNLABELLED", "Batch", "Calendar", "Leave"]
+
+TRAINED = ("train", UNLABELLED)
+"""The splits that are trained on."""
 
 
 class Batch(NamedTuple):
@@ -59,7 +63,7 @@ class Calendar:
 
     Attributes:
         rows: For each turn, the number of common rows by split: ``[{"train": 120, "test": 30}, …]``.
-        batch_size: Rows in a training batch.
+        batch_size: Rows in a training batch, with labels or without.
         seed: The study's seed.
         drop_last: Leave out an epoch's last batch where it has fewer rows.
         shuffle: Draw a new order in every epoch; otherwise the order of the ids.
@@ -94,15 +98,22 @@ class Calendar:
         count, size = self.count(turn, split), self._size(split)
         if self.pooled and split == "train" and count:
             count = sum(rows.get("train", 0) for rows in self.rows)
-        most = count // size if self.drop_last and split == "train" else -(-count // size)
+        most = count // size if self.drop_last and split in TRAINED else -(-count // size)
         for leave in self.leaves:
             if epoch is not None and leave.turn == turn and leave.epoch <= epoch < leave.until:
-                return min(most, leave.batches) if split == "train" and epoch == leave.epoch else 0
+                return self._before(leave, most, split) if epoch == leave.epoch else 0
         return most
+
+    def _before(self, leave: Leave, most: int, split: str) -> int:
+        """Return the batches of a turn that were done in the epoch in which a party of it left, of ``most``."""
+        labelled = self.batches(leave.turn, "train")
+        if split == UNLABELLED and labelled:
+            return most * min(labelled, leave.batches) // labelled  # they are spread over those with labels
+        return min(most, leave.batches) if split in TRAINED else 0
 
     def steps(self, epoch: int | None = None) -> int:
         """Return the number of training steps in one epoch over all turns; in ``epoch``, without leaves."""
-        return sum(self.batches(turn, "train", epoch) for turn in range(len(self.rows)))
+        return sum(self.batches(turn, split, epoch) for turn in range(len(self.rows)) for split in TRAINED)
 
     def first_step(self, epoch: int) -> int:
         """Return the number of the first training step of ``epoch``, counted over the whole training."""
@@ -141,16 +152,22 @@ class Calendar:
         return self._pool[epoch]
 
     def _size(self, split: str) -> int:
-        return self.batch_size if split == "train" else self.evaluation_batch_size
+        return self.batch_size if split in TRAINED else self.evaluation_batch_size
 
     def _order(self, turn: int, split: str, epoch: int) -> Tensor:
         key = (turn, split, epoch)
         if key not in self._orders:
-            if self._orders and next(iter(self._orders))[1:] != key[1:]:
+            if self._orders and _sort(next(iter(self._orders))) != _sort(key):
                 self._orders.clear()  # turns come back while an epoch lasts; what is over is forgotten
             count = self.count(turn, split)
-            shuffled = self.shuffle and split == "train"
+            shuffled = self.shuffle and split in TRAINED
             draw = generator(self.seed, "order", turn, split, epoch)
             order = draw.permutation(count) if shuffled else np.arange(count)
             self._orders[key] = torch.from_numpy(order.astype(np.int64))
         return self._orders[key]
+
+
+def _sort(key: tuple[int, str, int]) -> tuple[str, int]:
+    """Return what orders have in common that are used side by side: of an epoch, all that is trained on."""
+    _, split, epoch = key
+    return ("train" if split in TRAINED else split), epoch

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from ..data.records import UNLABELLED
 from ..errors import nearest
 from ..graph.split_graph import SplitGraph
 from .actions import Action, copy_of
 
-__all__ = ["Ledger", "Made", "Refused", "in_words"]
+__all__ = ["Ledger", "Made", "Refused", "at_home", "in_words"]
 
 
 _REMEMBERED = 256
@@ -57,6 +58,7 @@ class Ledger:
         self._times: dict[tuple[str, str], int] = {}
         self._unused: dict[tuple[str, str], dict[int, Made]] = defaultdict(dict)
         self._used: dict[tuple[str, str, str], int] = {}
+        self._used_at_home: dict[tuple[str, str, str], int] = {}
         self._holder: dict[str, str] = {}
         self._owners: set[tuple[str, str]] = set()
         self._copies: set[tuple[str, str]] = set()
@@ -68,11 +70,14 @@ class Ledger:
 
     def _make(self, action: Action, thing: str, training: bool | None, batch: str) -> Made:
         key = action.party, thing
-        times = self._times[key] = self._times.get(key, 0) + 1
-        made = Made(times, action.step, training, batch)
         known = self._made[action.party].setdefault(thing, {})
         known.pop(action.step, None)
-        known[action.step] = self._unused[key][action.step] = made
+        if at_home(batch):  # what is made of it need not go everywhere
+            made = known[action.step] = Made(0, action.step, training, batch)
+        else:
+            times = self._times[key] = self._times.get(key, 0) + 1
+            made = Made(times, action.step, training, batch)
+            known[action.step] = self._unused[key][action.step] = made
         if len(known) > _REMEMBERED:
             del known[next(iter(known))]
         return made
@@ -82,6 +87,11 @@ class Ledger:
         made = self._made[action.party].get(thing, {}).get(action.step)
         if made is None:
             raise Refused(f"it needs {in_words(thing)}, which is neither made nor received here in this step")
+        if at_home(made.batch):
+            if self._used_at_home.get((action.party, by, thing)) == action.step:
+                raise Refused(f"it used {in_words(thing)} of this step already")
+            self._used_at_home[action.party, by, thing] = action.step
+            return made
         used = self._used.get((action.party, by, thing), 0)
         if made.times <= used:
             raise Refused(f"it used {in_words(thing)} already, which was made only once since")
@@ -154,6 +164,11 @@ class Ledger:
         for (kind, what, _), begun in self.owed[action.party].items():
             if what in segments and kind not in ("end", "average"):
                 raise Refused(f"the {kind} of segment {what!r} in step {begun.step} is still to be done")
+
+
+def at_home(batch: str) -> bool:
+    """Return whether a batch is of rows without labels, which stay at home."""
+    return batch.startswith(f"{UNLABELLED}.")
 
 
 def in_words(thing: str) -> str:

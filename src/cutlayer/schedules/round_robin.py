@@ -10,6 +10,7 @@ from typing import Literal
 from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
+from .at_home import semi_supervised_step, unit, units
 from .calendar import Batch, Calendar
 from .clipping import clipped
 from .micro import micro_step
@@ -30,6 +31,8 @@ class RoundRobin:
         in_flight: How many of these a party may have begun and not finished: its next forwards while it waits.
         clip: The most that the norm of all parties' gradients together may be; None for no bound.
         local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
+        unlabelled: Clients' rows of the split ``unlabelled`` teach encoder and decoder at home, a few batches after
+            each batch with labels (algorithm 3).
     """
 
     handover: Literal["peer", "server"] = "peer"
@@ -38,6 +41,7 @@ class RoundRobin:
     in_flight: int = 1
     clip: float | None = None
     local: bool = False
+    unlabelled: bool = False
     name: str = "round_robin"
 
     def __post_init__(self) -> None:
@@ -55,12 +59,23 @@ class RoundRobin:
                 raise StudyError(f"{name} is at least 1 batch", got=str(getattr(self, name)))
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise StudyError("clip is the bound of a norm, above 0", got=str(self.clip))
+        self._check_unlabelled()
         if self.in_flight > self.accumulate:
             raise StudyError(
                 "no more batches are in flight than an optimizer step has",
                 got=f"in_flight={self.in_flight}, accumulate={self.accumulate}",
                 todo="let accumulate be as large: later batches need the weights after the step",
             )
+
+    def _check_unlabelled(self) -> None:
+        """Refuse what would tie rows that stay at home to other parties or other rows."""
+        for name, given, plain in (("accumulate", self.accumulate, 1), ("clip", self.clip, None)):
+            if self.unlabelled and given != plain:
+                raise StudyError(
+                    f"with unlabelled=True there is no {name}: each batch without labels is a step at one party alone",
+                    got=f"{name}={given}",
+                    todo=f"leave {name} out",
+                )
 
     def describe(self) -> str:
         """Return the settings in one line."""
@@ -72,7 +87,8 @@ class RoundRobin:
         micro = (
             f", steps of {self.accumulate} batches, {self.in_flight} in flight" if self.accumulate > 1 else ""
         )
-        return f"round robin, a turn is {length}, hand-over {way}{micro}{clip}{local}"
+        alone = ", unlabelled rows at home" if self.unlabelled else ""
+        return f"round robin, a turn is {length}, hand-over {way}{micro}{clip}{local}{alone}"
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the turns of ``epoch``: hand-over, then training steps; at the end the learning rate moves on."""
@@ -83,10 +99,11 @@ class RoundRobin:
             holder = turn
             for begin in range(first, first + count, self.accumulate):
                 end = min(begin + self.accumulate, first + count)
-                yield self._step(
-                    graph, turn, step, [Batch("train", turn, epoch, n) for n in range(begin, end)]
-                )
-                step += end - begin
+                batches = [Batch("train", turn, epoch, n) for n in range(begin, end)]
+                if self.unlabelled:
+                    batches = unit(calendar, turn, epoch, begin)
+                yield self._step(graph, turn, step, batches)
+                step += len(batches)
         if holder is None:
             return
         for name in graph.order:
@@ -116,6 +133,8 @@ class RoundRobin:
             yield Action(step, party, Op.EVALUATE, f"{split}/{epoch}")
 
     def _step(self, graph: SplitGraph, turn: int, step: int, batches: list[Batch]) -> Step:
+        if self.unlabelled:
+            return semi_supervised_step(graph, turn, step, batches, local=self.local)
         if len(batches) == 1:
             made = training_step(graph, turn, step, batches[0], local=self.local)
         else:
@@ -126,7 +145,11 @@ class RoundRobin:
     def _turns(self, calendar: Calendar, epoch: int) -> Iterator[tuple[int, int, int]]:
         """Yield (turn, first batch, number of batches) until every client's epoch is used up."""
         done = [0] * len(calendar.rows)
-        total = [calendar.batches(turn, "train", epoch) for turn in range(len(calendar.rows))]
+        turns = range(len(calendar.rows))
+        if self.unlabelled:
+            total = [units(calendar, turn, epoch) for turn in turns]
+        else:
+            total = [calendar.batches(turn, "train", epoch) for turn in turns]
         while any(d < t for d, t in zip(done, total, strict=True)):
             for turn, batches in enumerate(total):
                 count = min(self.turn or batches, batches - done[turn])

@@ -12,13 +12,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 
-from ..data.records import SPLITS
+from ..data.records import SPLITS, UNLABELLED
 from ..errors import nearest
 from ..graph.parts import Cut, Loss, Ref
+from ..graph.reconstruction import taught_at_home
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import Batch, Calendar
-from .ledger import Made, Refused
+from .ledger import Made, Refused, at_home
 from .state_rules import StateRules
 
 __all__ = ["Made", "Refused", "Rules"]
@@ -46,6 +47,11 @@ class Rules(StateRules):
         self._losses: dict[str, list[Loss]] = {name: [] for name in graph.order}
         for loss in graph.losses.values():
             self._losses[loss.prediction.partition(":")[0]].append(loss)
+        taught = taught_at_home(graph)
+        self._at_home = {
+            name: tuple(f"backward {n}" for n in graph.order if n in taught and self._reads(n, name))
+            for name in taught
+        }
         self._own = {
             n for n in graph.order if any(p.requires_grad for p in graph.segments[n].module.parameters())
         }
@@ -101,6 +107,15 @@ class Rules(StateRules):
                 things.append(f"backward {reader}" if role == own else f"{segment}<-{role}")
         return tuple(dict.fromkeys(things))
 
+    def _reads(self, segment: str, other: str) -> bool:
+        """Return whether a gradient of ``segment`` flows back into ``other``."""
+        refs = [ref for ref in self.graph.wiring[segment] if isinstance(ref, Ref) and ref.segment == other]
+        return segment in self.graph.trainable and any(map(self.graph.needs_gradient, refs))
+
+    def _losses_on(self, segment: str, batch: str) -> list[Loss]:
+        """Return the losses of a segment's outputs that rows of ``batch`` have what they need for."""
+        return [loss for loss in self._losses[segment] if loss.reconstructs or not at_home(batch)]
+
     def _readers_of(self, cut: Cut) -> tuple[str, ...]:
         """The backwards that a cut's gradients are made by."""
         refs = {
@@ -118,7 +133,7 @@ class Rules(StateRules):
     def _load(self, action: Action, frame: Made | None) -> None:
         try:
             batch = Batch.parse(action.what)
-            known = batch.split in SPLITS and min(batch[1:]) >= 0
+            known = batch.split in (*SPLITS, UNLABELLED) and min(batch[1:]) >= 0
             turn = self.graph.turns[batch.turn] if known else None
         except (ValueError, IndexError):
             turn = None
@@ -141,18 +156,23 @@ class Rules(StateRules):
             if begun or (what == name and kind in ("score", "loss")):
                 raise Refused(f"its {kind} of step {before.step} is still to be done")
         batch = self._use_all(action, self._inputs[name], name, training)
+        if at_home(batch) and not (training and name in taught_at_home(self.graph)):
+            raise Refused(
+                f"the batch {batch} has no labels: only encoders and decoders of a party's own are trained on it",
+                "a loss that makes an input again says which these are, Loss(reconstructs=True)",
+            )
         if training:
             self._train(action, name, batch)
             if name in self.graph.trainable:
                 owed["backward", action.what, action.step] = action
-        if self._losses[name]:
+        if self._losses_on(name, batch):
             owed["loss" if training else "score", name, 0] = action
         self._make(action, name, training, batch)
 
     def _train(self, action: Action, name: str, batches: str) -> None:
         """Note that ``name`` trains on batches, each of the split ``train`` and once only."""
         for batch in batches.split("+"):
-            if not batch.startswith("train."):
+            if not batch.startswith("train.") and not at_home(batch):
                 todo = "forward takes batches of the split 'train', infer those of any"
                 raise Refused(f"the batch {batch} is not for training", todo)
             last = self._trained[name].setdefault(batch, action.step)
@@ -173,6 +193,8 @@ class Rules(StateRules):
         loss, label = self._compared(action, True)
         segment = loss.prediction.partition(":")[0]
         batch = self._use_all(action, (segment, label), action.what, True)
+        if at_home(batch) and not loss.reconstructs:
+            raise Refused(f"the batch {batch} has no labels for loss {loss.name!r}")
         self._make(action, f"loss {loss.name}", True, batch)
         self._settle(action, "loss", segment)
 
@@ -218,8 +240,9 @@ class Rules(StateRules):
             raise Refused("backward before its forward")
         if before := owed.get(("step", action.what, 0)):
             raise Refused(f"its step of step {before.step} is still to be done", "step, or accumulate")
-        needs = (*(f"loss {loss.name}" for loss in self._losses[name]), *self._returns[name])
         forward = self._made[action.party][name][action.step]
+        returns = self._at_home[name] if at_home(forward.batch) else self._returns[name]
+        needs = (*(f"loss {loss.name}" for loss in self._losses_on(name, forward.batch)), *returns)
         batch = self._use_all(action, needs, f"backward {name}", True) or forward.batch
         if batch != forward.batch:
             raise Refused(f"its forward was on batch {forward.batch}, the gradients come from {batch}")
@@ -324,6 +347,9 @@ class Rules(StateRules):
 
     def _send(self, action: Action, frame: Made | None) -> Made:
         parts = [self._send_part(action._replace(what=what)) for what in action.what.split("+")]
+        for part in parts:
+            if at_home(part.batch):
+                raise Refused(f"the batch {part.batch} has no labels: nothing that is made of it leaves")
         batches = {part.batch for part in parts}
         if len(batches) > 1:
             raise Refused(f"its parts come from different batches: {', '.join(sorted(batches))}")

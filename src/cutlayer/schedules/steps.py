@@ -198,7 +198,8 @@ def _is(ref: object, segment: str) -> bool:
 def _evaluation(graph: SplitGraph, with_labels: bool) -> Roles:
     actions = [(role, Op.LOAD, "", "") for role in data_roles(graph, labels=with_labels)]
     actions += _forward(graph, Op.INFER, labels=with_labels)
-    actions += [(loss.role, Op.SCORE, loss.name, "") for loss in graph.losses.values()]
+    scored = [loss for loss in graph.losses.values() if with_labels or not loss.reconstructs]
+    actions += [(loss.role, Op.SCORE, loss.name, "") for loss in scored]
     return tuple(actions)
 
 

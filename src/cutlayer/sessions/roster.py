@@ -13,7 +13,9 @@ import numpy as np
 
 from ..data import PartyData
 from ..errors import AlignmentError, DataError
+from ..graph.reconstruction import roles_at_home
 from ..graph.split_graph import SplitGraph
+from ..schedules.calendar import UNLABELLED
 from ..schedules.steps import data_roles
 from .messages import Offer
 
@@ -58,9 +60,10 @@ def turn_rows(
         if any(member in absent for member in turn.values()):
             continue
         for split in dict.fromkeys(s for m in members for s in offers[m].rows):
-            have = [member for member in members if split in offers[member].rows]
-            if len(have) == len(members):
-                found[-1][split] = offers[anchor(members, offers, split)].rows[split]
+            there = [turn[role] for role in roles_at_home(graph)] if split == UNLABELLED else members
+            have = [member for member in there if split in offers[member].rows]
+            if have and len(have) == len(there):
+                found[-1][split] = offers[anchor(there, offers, split)].rows[split]
             elif split == "train":
                 lacking = next(member for member in members if member not in have)
                 raise DataError(
