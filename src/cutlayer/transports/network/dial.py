@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from cutlayer.errors import CutlayerError, IdentityError, TransportError, nearest
 from cutlayer.keys.credentials import Credentials
 from cutlayer.transports.network.carriers import carrier_of
-from cutlayer.transports.network.carriers.meanings import Cause
+from cutlayer.transports.network.carriers.meanings import Cause, Unreachable
+from cutlayer.transports.network.carriers.reaching import reach
 from cutlayer.transports.network.end import NetworkTransport
 from cutlayer.transports.network.envelopes import CONTROL_LIMIT, Envelope, Lane, Violation, greeting
 from cutlayer.transports.network.lines import Line, LineBroken, next_of
@@ -21,6 +22,8 @@ from cutlayer.transports.network.settings import NetworkSettings
 __all__ = ["Dial"]
 
 _NO_HUB = bytes(16)
+_SUSPECT_BEATS = 2.5
+"""After how many beats without a sign of life it is tried whether there is a way."""
 
 
 class Dial:
@@ -231,11 +234,30 @@ class Dial:
         silence_s = self._settings.silence_s
         while not self._stopped.wait(min(0.25, silence_s / 4)):
             line, stream = self._line, self._link.stream
-            if line is not None and time.monotonic() - line.heard > self._link.patience_s:
+            if line is None:
+                continue
+            if time.monotonic() - line.heard > self._link.patience_s:
                 if stream is not None:
                     self._link.gave_up(stream)
                 self._gave_up = True
                 line.cancel()
+            elif self._is_left_behind(line):
+                self._gave_up = True
+                line.cancel()
+
+    def _is_left_behind(self, line: Line) -> bool:
+        """Return whether a new connection gets through while the kernel still waits to try the old one again.
+
+        After some seconds in the dark it waits seconds more, since it doubles its pauses.
+        """
+        if time.monotonic() - line.heard < _SUSPECT_BEATS * self._settings.beat_s or not line.stuck:
+            return False
+        heard = line.heard
+        try:
+            reach(self._address, self._settings.connect_s).close()
+        except Unreachable:
+            return False
+        return line.heard == heard and line.stuck
 
     def _tell(self, connected: bool, why: str) -> None:
         """Tell the state, and each reason why there is no stream only once until there is one."""

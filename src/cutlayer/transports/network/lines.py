@@ -55,6 +55,11 @@ class Line(Protocol):
         """Send ``beat`` whenever nothing else has left for ``every_s`` seconds."""
         ...
 
+    @property
+    def stuck(self) -> bool:
+        """Whether what was sent has to be sent again and again: the way is dark, or was until a moment ago."""
+        ...
+
     def take(self, room: Room) -> Envelope | None:
         """Return the next envelope, its payload where ``room`` said; None if none has come whole.
 

@@ -163,6 +163,11 @@ class GrpcLine:
         """Say where messages come from, how the stream is ended at once, and what to do once all has left."""
         self._messages, self._hang_up, self._at_end = messages, hang_up, at_end
 
+    @property
+    def stuck(self) -> bool:
+        """Not known: the connection is gRPC's."""
+        return False
+
     def put(self, parcel: Parcel | None) -> None:
         """Let an envelope leave; gRPC's own thread takes it from here."""
         self._parcels.put(parcel)

@@ -26,6 +26,10 @@ _LENGTH = struct.Struct("<I")
 _RECORD = 16384
 """Bytes in a record of TLS; the header leaves in the same one as the payload's beginning."""
 _LINGER_S = 2.0
+_BACKOFF_AT, _STUCK_FROM = (
+    4,
+    2,
+)  # Linux's struct tcp_info: how often the time until the next attempt was doubled
 _FOR_EVER_S = 3600.0
 
 
@@ -135,6 +139,15 @@ class TlsLine:
     def _forget(self) -> None:
         self._parcels.clear()
         self._rest.clear()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the kernel has sent something twice or more without an answer, and waits ever longer."""
+        try:
+            told = self._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+        except (OSError, AttributeError):  # closed, or a system that does not tell
+            return False
+        return len(told) > _BACKOFF_AT and told[_BACKOFF_AT] >= _STUCK_FROM
 
     # --- receiving -------------------------------------------------------------------------------
 
