@@ -18,6 +18,7 @@ from .data.records import SPLITS
 from .errors import StudyError, nearest
 from .graph.coding import codecs_text
 from .graph.disclosure import statement
+from .graph.reconstruction import roles_at_home
 from .graph.split_graph import SplitGraph
 from .metering.events import Began
 from .metering.metrics import KNOWN
@@ -32,6 +33,7 @@ from .runtime.readiness import check_data
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
 from .schedules import Calendar, Leave, Program, RoundRobin, Schedule, check, program_of
+from .schedules.calendar import TRAINED, UNLABELLED
 from .schedules.steps import cuts_without_gradient
 from .wire import VERSION
 
@@ -90,6 +92,11 @@ class Study:
         for split in self.evaluate:
             if split not in SPLITS:
                 raise StudyError(f"no split is named {split!r}", todo=nearest(str(split), SPLITS))
+        if self.unlabelled and not roles_at_home(self.graph):
+            raise StudyError(
+                "the schedule trains on unlabelled rows, and no party has a decoder to learn from them with",
+                todo="add one: cutlayer.with_decoder(graph, decoder, alpha=1.0)",
+            )
         _check_device(self.device)
         _ = self.optimizers
 
@@ -110,6 +117,11 @@ class Study:
                 given = getattr(self, name)
                 got = f"the class {given.__name__}" if isinstance(given, type) else _short(given)
                 raise StudyError(f"{name} is of the wrong kind", got=got, expected=expected)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether rows without labels are trained on."""
+        return bool(getattr(self.schedule, "unlabelled", False))
 
     @property
     def optimizers(self) -> dict[str, OptimizerSpec]:
@@ -214,6 +226,7 @@ class Study:
             averager=averages(self.graph) if callable(averages) else None,
             silent={cut.name for cut in cuts_without_gradient(self.graph)} if local else (),
             clips=getattr(self.schedule, "clip", None) is not None,
+            unlabelled=self.unlabelled,
         )
 
     def simulate(
@@ -302,6 +315,8 @@ class Study:
     def course(self, rows: Sequence[Mapping[str, int]], leaves: Sequence[Leave] = ()) -> Course:
         """Return what all parties do, if the turns have so many rows by split."""
         pooled = bool(getattr(self.schedule, "pooled", False))
+        if not self.unlabelled:
+            rows = [{split: n for split, n in turn.items() if split != UNLABELLED} for turn in rows]
         most = getattr(self.schedule, "most_rows", None)
         largest = (
             most(self.graph, self.batch_size) if most is not None else 0
@@ -316,7 +331,7 @@ class Study:
 
     def prove(self, rows: Sequence[Mapping[str, int]]) -> None:
         """Check the schedule's program, in miniature: two epochs of at most two batches a turn."""
-        few = {"train": 2 * self.batch_size, "valid": 1, "test": 1}
+        few = dict.fromkeys(TRAINED, 2 * self.batch_size)
         fewer = [{split: min(count, few.get(split, 1)) for split, count in turn.items()} for turn in rows]
         small = self.course(fewer).calendar
         splits = tuple(s for s in self.evaluate if any(turn.get(s) for turn in fewer))
