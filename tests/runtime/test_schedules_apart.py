@@ -29,11 +29,11 @@ SCHEDULES = [
 ]
 
 
-def apart(study):
+def apart(study, people=PEOPLE):
     """Train with a thread for each party; return the weights that each has in the end."""
-    graph, cohorts = study.graph, Cohorts(study.graph, PEOPLE)
+    graph, cohorts = study.graph, Cohorts(study.graph, people)
     hub = MemoryHub([party.name for party in graph.parties])
-    data = {party.name: party.splits for party in PEOPLE.parties}
+    data = {party.name: party.splits for party in people.parties}
     trainers, failed = {}, []
     for party in graph.parties:
         settings = study.settings

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_studies import pooled, study_of
+from test_schedules_apart import apart
 from torch import nn
 
 import cutlayer as cl
@@ -161,6 +162,16 @@ def test_labels_at_the_server_need_not_know_of_unlabelled_rows():
     run = study.simulate(held)
     assert run.equals(study.central(held))
     assert [e.rows for e in run.events if e.kind == "epoch_ended"] == [45, 45]
+
+
+def test_parties_apart_come_to_the_same_bits():
+    study = study_of(graph(), schedule=cl.RoundRobin(unlabelled=True, turn=1))
+    simulated = study.simulate(people())
+    last = {name: simulated._simulation.holder(name).name for name in graph().order}
+    found = apart(study, people())
+    for segment, party in last.items():
+        for key, tensor in simulated.weights()[segment].items():
+            assert torch.equal(found[party, segment][key], tensor), (segment, key)
 
 
 class Broken(Exception):
