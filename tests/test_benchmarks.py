@@ -83,6 +83,10 @@ FAR_BEYOND = {
     "nhanes_auc": {
         "auc": {"joined": 0.83, "clinic": 0.81}, "best_alone": "clinic", "folds_equal_to_twin": 5, "folds": 5,
     },
+    "semi_supervised": {
+        "gain": {"labels only": {"points": 3.0, "error": 0.5}, "labels only, longer": {"points": 1.0, "error": 0.6}},
+        "same_bytes": True, "equal_to_twin": True, "quick": False,
+    },
     "vgg11_cifar": {"weights_equal": True, "ratio_to_uncut": 0.9, "quick": False},
     "workload_w": {"ratio_to_loop_in_memory": 0.89, "quick": False},
 }  # fmt: skip
