@@ -68,12 +68,13 @@ class PreparationTable(Table):
 
 
 class DataTable(Table):
-    """``[data]``: what all sources have in common."""
+    """``[data]``: what all sources have in common; ``labelled``: see :func:`cutlayer.data.hide_labels`."""
 
     hold_out: HoldOutTable | None = None
     rows: RowsTable | None = None
     columns: Annotated[dict[str, Columns], Field(min_length=1)] | None = None
     labels: Labels | None = None
+    labelled: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class NpzTable(DataTable):

@@ -17,7 +17,7 @@ from .reading import in_table
 if TYPE_CHECKING:
     from .reading import StudyFile
 
-__all__ = ["holdings_of", "is_at_hand", "pooled", "read_source", "seed_of"]
+__all__ = ["few_labels", "holdings_of", "is_at_hand", "pooled", "read_source", "seed_of"]
 
 
 def holdings_of(file: StudyFile) -> Holdings:
@@ -26,8 +26,14 @@ def holdings_of(file: StudyFile) -> Holdings:
     with in_table(file, "data"):
         source = _source(file, table)
         if isinstance(graph, ChainTable):
-            return _dealt_by_rows(file, source, graph)
-        return _dealt_by_columns(file, source, graph)
+            return few_labels(file, _dealt_by_rows(file, source, graph))
+        return few_labels(file, _dealt_by_columns(file, source, graph))
+
+
+def few_labels(file: StudyFile, people: Holdings) -> Holdings:
+    """Return the holdings with as few labels as ``[data]`` says; the rest of the rows have none."""
+    share = file.tables.data.labelled
+    return people if share is None else data.hide_labels(people, share, file.tables.study.seed)
 
 
 def pooled(file: StudyFile) -> Holdings:

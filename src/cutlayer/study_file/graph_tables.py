@@ -27,11 +27,16 @@ CutWord = Annotated[
 
 
 class ChainTable(Table):
-    """``[graph]`` of a model cut in a row of pieces; ``cut_words`` are its cuts."""
+    """``[graph]`` of a model cut in a row of pieces; ``cut_words`` are its cuts.
+
+    With a ``decoder``, of weight ``alpha``, clients have an autoencoder: see :func:`cutlayer.with_decoder`.
+    """
 
     model: Model
     loss: LossWord = "cross_entropy"
     server: Name = "server"
+    decoder: Model | None = None
+    alpha: Annotated[float, Field(gt=0)] = 1.0
 
 
 class VanillaTable(ChainTable):

@@ -12,7 +12,7 @@ from ..data import PartyData, Records, Source
 from ..errors import DataError, StudyError
 from ..seeds import stream
 from .data_tables import DataTable, KnownTable
-from .dealing import read_source, seed_of
+from .dealing import few_labels, read_source, seed_of
 from .graph_tables import ChainTable
 from .reading import in_table
 from .records_file import RECORDS, read_records
@@ -59,7 +59,7 @@ def _whole_rows(file: StudyFile, table: DataTable, role: str, folder: Path) -> P
         source = source.hold_out(held.test, held.valid, held.by, held.stratify, seed)
     if table.rows is not None:
         source = _aside(source, (table.rows.by,))
-    return source.split_rows(1, role=role).parties[0]
+    return few_labels(file, source.split_rows(1, role=role)).parties[0]
 
 
 def _part(file: StudyFile, table: DataTable, role: str, folder: Path) -> PartyData:

@@ -23,6 +23,7 @@ class RoundRobinTable(Table):
     in_flight: Positive = 1
     clip: float | None = None
     local: bool = False
+    unlabelled: bool = False
 
 
 class RoundsTable(Table):

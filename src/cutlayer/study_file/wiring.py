@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import StudyError
 from ..graph import SplitGraph, extended_vanilla, multi_hop, multi_task, u_shaped, vanilla, vertical
 from ..graph.parts import LossFunction, Placement
+from ..graph.reconstruction import with_decoder
 from .dealing import holdings_of
 from .functions import Functions
 from .graph_tables import (
@@ -42,7 +43,8 @@ def graph_of(file: StudyFile, people: Placement, functions: Functions | None = N
         functions: Where models come from; knows afterwards which files were executed.
     """
     with in_table(file, "graph"):
-        graph = _Graph(file, people, functions).build()
+        parts = _Graph(file, people, functions)
+        graph = parts.decoded(parts.build())
     with in_table(file, "codecs"):
         return graph.with_codecs(file.tables.codecs)
 
@@ -115,6 +117,13 @@ class _Graph:
                 )
             case MultiTaskTable():
                 return self._multi_task(table)
+
+    def decoded(self, graph: SplitGraph) -> SplitGraph:
+        """Return ``graph`` with the clients' decoder, where the table has one."""
+        table = self.table
+        if not isinstance(table, ChainTable) or table.decoder is None:
+            return graph
+        return with_decoder(graph, self._make(table.decoder, "decoder"), alpha=table.alpha)
 
     def model(self, table: ChainTable) -> nn.Module:
         """Return the uncut model."""
