@@ -7,6 +7,8 @@ from torch import nn
 
 import cutlayer as cl
 from cutlayer.errors import ProgramError, StudyError
+from cutlayer.runtime.course import Course
+from cutlayer.runtime.positions import Position
 from cutlayer.schedules import Calendar, Op, Program, check, program_of
 from cutlayer.schedules.at_home import unit, units
 from cutlayer.schedules.calendar import Leave
@@ -130,3 +132,17 @@ def test_what_ties_steps_together_is_refused(more):
 
 def test_the_schedule_says_so():
     assert "unlabelled rows at home" in SEMI.describe() and "unlabelled" not in cl.RoundRobin().describe()
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2])
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_who_leaves_anywhere_leaves_the_program_before_as_it_was(turn, gone):
+    """What was done until a party left is the beginning of the program in which it is on leave."""
+    schedule = cl.RoundRobin(unlabelled=True, turn=turn)
+    course = Course(GRAPH, schedule, Calendar(ROWS, 4), 2, (), None)
+    items = list(course.training(0))
+    for number in range(len(items)):
+        done = course.done(Position(0, number), gone)
+        rest = list(schedule.epoch(GRAPH, Calendar(ROWS, 4, leaves=[Leave(gone, 0, done)]), 0))
+        steps = [str(a) for a in flat(items[:number]) if a.op is Op.LOAD]
+        assert [str(a) for a in flat(rest) if a.op is Op.LOAD][: len(steps)] == steps
