@@ -261,6 +261,7 @@ class Study:
             batch_size=self.batch_size,
             drop_last=self.drop_last,
             pooled=bool(getattr(self.schedule, "pooled", False)),
+            unlabelled=self.unlabelled,
             metrics=self.metrics,
             stopping=self.early_stopping,
         )

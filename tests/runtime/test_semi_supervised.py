@@ -107,6 +107,16 @@ def test_dropout_and_batch_normalisation_are_the_twins_too():
     assert study.simulate(people()).equals(study.central(people()))
 
 
+def test_a_batch_of_one_row_is_found_before_training():
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    cut = cl.with_decoder(cl.vanilla(net, "2", clients=people()), nn.Linear(8, 6))
+    assert [len(p.splits["unlabelled"]) for p in people().parties] == [17, 17]
+    assert [len(p.splits["train"]) for p in people().parties] == [7, 7]
+    study_of(cut, batch_size=4).simulate(people())
+    with pytest.raises(StudyError, match="there are batches of one row"):
+        study_of(cut, schedule=SEMI, batch_size=4).simulate(people())
+
+
 def traffic(run):
     return sorted(
         (e.epoch, e.phase, e.cut, e.content, e.sender, e.receiver, e.frames, e.frame_bytes, e.tensor_bytes)

@@ -13,6 +13,7 @@ from ..graph.joined import Joined
 from ..graph.parts import Ref
 from ..graph.split_graph import SplitGraph
 from ..metering.metrics import METRICS, task_of
+from ..schedules.calendar import TRAINED
 from .cohorts import Cohorts
 from .stopping import EarlyStopping
 
@@ -27,6 +28,7 @@ def check_data(
     batch_size: int,
     drop_last: bool,
     pooled: bool = False,
+    unlabelled: bool = False,
     metrics: Sequence[str],
     stopping: EarlyStopping | None,
 ) -> None:
@@ -39,6 +41,7 @@ def check_data(
         batch_size: Rows in a training batch.
         drop_last: Whether an epoch's last batch is left out where it is not full.
         pooled: Whether a batch is drawn over all turns' rows, so that a turn's part may be one row.
+        unlabelled: Whether rows without labels are trained on.
         metrics: Names of metrics, or none for all that fit.
         stopping: What early stopping goes by, if there is any.
 
@@ -83,7 +86,8 @@ def check_data(
             todo="choose smaller batches, or drop_last=False",
         )
     _check_metrics(graph, holdings, metrics, stopping)
-    left = {rows["train"] % batch_size for rows in cohorts.rows if rows.get("train")}
+    trained = TRAINED if unlabelled else ("train",)
+    left = {rows[split] % batch_size for rows in cohorts.rows for split in trained if rows.get(split)}
     if batch_size == 1 or pooled or (1 in left and not drop_last):
         _try_one_row(graph, holdings, batch_size)
 
