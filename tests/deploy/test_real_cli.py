@@ -6,7 +6,7 @@ from real_cli import UsageError, understood
 
 def test_a_command_is_understood():
     found = understood(["join", "study.toml", "--as", "hospital-a", "--approve", "0123456789abcdef"])
-    assert found["party"] == "hospital-a" and found["approve"] == "0123456789abcdef"
+    assert found["party"] == "hospital-a" and found["approve"] == ["0123456789abcdef"]
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ _OTHERS: dict[str, Callable[[str, int], None]] = {
     "restore": lambda where, number: _wrap(handover, "_restore", where, number),
     "go": lambda where, number: _wrap(training.Trainer, "restore", where, number),
     "rewind": lambda where, number: _wrap(snapshots.Snapshots, "rewind", where, number),
-    "report": lambda where, number: _wrap(participant.Participant, "_report", where, number),
+    "answer": lambda where, number: _wrap(participant.Participant, "_report", where, number),
     "epoch": lambda where, number: _wrap(training.Trainer, "_check_weights", where, number),
     "done": _in_saying,
     "leaves": _in_leaves,

@@ -23,7 +23,7 @@ COMPUTING = [
     "saving:half:2",
     "saving:filled:1",
     "saving:told:2",
-    "report:before:1",
+    "answer:before:1",
     "go:before:1",
     "go:after:1",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -60,6 +61,7 @@ def make_keys(folder: Path, names=NAMES, **more) -> Authority:
     return authority
 
 
+@functools.cache  # building one traces a network, which must not happen while another thread runs one
 def make_study(clients: int = 3, epochs: int = 4, handover: str = "peer", turn: int = 2):
     """Return a study in round robin and who holds what; the same ones each time."""
     draw = np.random.default_rng(3)

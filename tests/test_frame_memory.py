@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cutlayer import memory
 from cutlayer.memory import ALIGNMENT, aligned_buffer
 
 LARGE = 3 << 20
@@ -24,7 +25,8 @@ def test_a_buffer_is_aligned_writable_and_as_long_as_asked(size):
         assert address(buffer) % ALIGNMENT == 0
 
 
-def test_what_nobody_refers_to_is_used_again():
+def test_what_nobody_refers_to_is_used_again(monkeypatch):
+    monkeypatch.setattr(memory, "_kept", memory._Kept())
     first = aligned_buffer(LARGE)
     where = address(first)
     del first
@@ -46,7 +48,8 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS.keys())
-def test_what_somebody_refers_to_is_not(holder):
+def test_what_somebody_refers_to_is_not(holder, monkeypatch):
+    monkeypatch.setattr(memory, "_kept", memory._Kept())
     buffer = aligned_buffer(LARGE)
     where = address(buffer)
     held = holder(buffer)
