@@ -101,7 +101,9 @@ def study_of(work: Work, epochs: int) -> tuple[Any, Any]:
 
 def tell(**what: Any) -> None:
     """Write one line for whoever started this process; ``at`` is the same clock in all processes."""
-    print(json.dumps({"at": time.monotonic(), "worked_s": time.process_time(), **what}), flush=True)
+    line = json.dumps({"at": time.monotonic(), "worked_s": time.process_time(), **what})
+    sys.stdout.write(f"{line}\n")  # in one piece: several threads tell
+    sys.stdout.flush()
 
 
 class Teller:
