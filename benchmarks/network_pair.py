@@ -55,7 +55,7 @@ WORKS = {
     "w": Work(widths=(784, 256, 10)),
     "wide": Work(widths=(784, 4096, 10), rows=1_920),
     "thin": Work(widths=(784, 8, 10)),
-    "vgg": Work(cut="features.2", rows=640, rate=0.01, momentum=0.9),
+    "vgg": Work(cut="features.2", rows=6_400, rate=0.01, momentum=0.9),
     "vgg_middle": Work(cut="features.10", rows=1_280, rate=0.01, momentum=0.9, accumulate=8, in_flight=4),
 }
 """Workload W; the same with 1 MB a cut, with 2 KB a cut; VGG-11 cut after its first block; and cut in its middle,
@@ -136,9 +136,10 @@ class Teller:
 
 def be_party(asked: argparse.Namespace) -> None:
     """Take part in a study, as `cutlayer serve` and `cutlayer join` do."""
-    from cutlayer.sessions.quick_start import patient_threads
+    from cutlayer.sessions.process import keep_memory, patient_threads
 
     patient_threads()
+    keep_memory()
     import torch
 
     from cutlayer.keys.credentials import Credentials

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import LogError, StudyError
-from ..sessions.quick_start import patient_threads, quick_start
+from ..sessions.process import patient_threads
+from ..sessions.quick_start import quick_start
 from .commands import STUDY
 from .screen import console
 from .taking_part import asked_to_end, check_extra, host_of, name_in_a_path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import CutlayerError, IdentityError, StudyError, nearest
-from ..sessions.quick_start import patient_threads
+from ..sessions.process import keep_memory, patient_threads
 from .screen import console
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def begin(
     _set_threads(threads)
     os.umask(0o077)  # logs, snapshots and one's part of the network are nobody else's
     patient_threads()
+    keep_memory()
     check_extra()
     credentials = _credentials(file, party, keys)
     folder = out or Path("runs") / name_in_a_path(file.name) / party

@@ -13,23 +13,13 @@ as long as PyTorch takes. It concerns the whole process, so it is for programs, 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType
 
-__all__ = ["patient_threads", "quick_start"]
+__all__ = ["quick_start"]
 
 _ANSWER = "__dynamo_disable"
-
-
-def patient_threads() -> None:
-    """Let PyTorch's threads sleep while they wait for each other; call it before PyTorch is imported.
-
-    By default (OpenMP's ``active``) they wait by spinning. That is a little quicker where nothing else runs, and
-    many times slower where another party, or anything else, computes on the same cores. ``OMP_WAIT_POLICY`` wins.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def quick_start() -> int:
