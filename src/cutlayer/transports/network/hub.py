@@ -21,7 +21,7 @@ from cutlayer.transports.network.envelopes import (
     greeting,
 )
 from cutlayer.transports.network.guests import Guest, Visit
-from cutlayer.transports.network.lines import Line, LineBroken, Listener, next_of
+from cutlayer.transports.network.lines import Line, LineBroken, Listener, Listening, next_of
 from cutlayer.transports.network.link import Stream
 from cutlayer.transports.network.reading import Ready
 from cutlayer.transports.network.settings import NetworkSettings
@@ -100,14 +100,15 @@ class Hub:
         Raises:
             TransportError: If the address cannot be listened at.
         """
-        self._listener = carrier_of(self._settings).listen(
-            self._credentials,
-            self._address,
-            self._settings,
+        listening = Listening(
+            credentials=self._credentials,
+            address=self._address,
+            settings=self._settings,
             most=2 * len(self._names) + 16,
             serve=self._serve,
             on_incident=self._on_incident,
         )
+        self._listener = carrier_of(self._settings).listen(listening)
         self._watcher.start()
         return self._listener.port
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cutlayer.errors import TransportError
 from cutlayer.keys.credentials import Credentials
@@ -14,7 +15,7 @@ from cutlayer.transports.network.settings import NetworkSettings
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Carrier", "Line", "LineBroken", "Listener", "Parcel", "Room", "next_of"]
+__all__ = ["Carrier", "Line", "LineBroken", "Listener", "Listening", "Parcel", "Room", "next_of"]
 
 Parcel = Callable[[], "tuple[bytes, Buffer]"]
 """What makes an envelope, in two parts, when it is its turn to leave."""
@@ -99,41 +100,47 @@ class Listener(Protocol):
         ...
 
 
-class Carrier(Protocol):
-    """How connections are made: `cutlayer.transports.network.carriers`."""
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """What a host listens with.
 
-    def listen(
-        self,
-        credentials: Credentials,
-        address: str,
-        settings: NetworkSettings,
-        *,
-        most: int,
-        serve: Callable[[Line], None],
-        on_incident: Callable[[str, str], None],
-    ) -> Listener:
-        """Listen at ``address``; call ``serve`` with each line, in a thread of its own.
+    Attributes:
+        credentials: The host's.
+        address: ``name:port``; port 0 takes any that is free.
+        settings: Limits and times.
+        most: How many lines may be open.
+        serve: Called with each line, in a thread of its own; returns when the line is over.
+        on_incident: Told the address of whoever showed a certificate that does not hold, and why. gRPC does not
+            tell of those that it refused.
+    """
 
-        Args:
-            credentials: The host's.
-            address: ``name:port``; port 0 takes any that is free.
-            settings: Limits and times.
-            most: How many lines may be open.
-            serve: Returns when the line is over.
-            on_incident: Told the address of whoever showed a certificate that does not hold, and why.
+    credentials: Credentials
+    address: str
+    settings: NetworkSettings
+    most: int
+    serve: Callable[[Line], None]
+    on_incident: Callable[[str, str], None]
 
-        Raises:
-            TransportError: If the address cannot be listened at.
-        """
-        ...
+    def refused(self) -> TransportError:
+        """Return the error of an address that cannot be listened at."""
+        return TransportError(
+            f"cannot listen at {self.address}",
+            party=self.credentials.party,
+            todo="choose a port that is free and an address of this machine",
+        )
 
-    def dial(self, credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> Line:
-        """Return a line to ``address``, where only the party ``host`` is accepted.
 
-        Raises:
-            LineBroken: If there is none, in words.
-        """
-        ...
+class Carrier(NamedTuple):
+    """How connections are made: `cutlayer.transports.network.carriers`.
+
+    Attributes:
+        listen: Begins to listen; raises `TransportError` if the address cannot be listened at.
+        dial: Returns a line from the party with these credentials to an address (``name:port``), where only the
+            party of that name is accepted as host; raises `LineBroken` if there is none, in words.
+    """
+
+    listen: Callable[[Listening], Listener]
+    dial: Callable[[Credentials, str, str, NetworkSettings], Line]
 
 
 def next_of(line: Line, room: Room) -> Envelope | None:

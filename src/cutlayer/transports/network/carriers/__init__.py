@@ -13,22 +13,22 @@ __all__ = ["carrier_of"]
 
 
 def _tls() -> Carrier:
-    from cutlayer.transports.network.carriers.tls import TlsCarrier
+    from cutlayer.transports.network.carriers.tls import TlsListener, dial_tls
 
-    return TlsCarrier()
+    return Carrier(listen=TlsListener, dial=dial_tls)
 
 
 def _grpc() -> Carrier:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        from cutlayer.transports.network.carriers.over_grpc import GrpcCarrier
+        from cutlayer.transports.network.carriers.over_grpc import GrpcListener, dial_grpc
     except ImportError as error:
         raise StudyError(
             "the network's carrier 'grpc' needs the package 'grpcio', which is not installed",
             todo='pip install "cutlayer[network,grpc]", or choose carrier = "tls"',
         ) from error
 
-    return GrpcCarrier()
+    return Carrier(listen=GrpcListener, dial=dial_grpc)
 
 
 _CARRIERS: dict[str, Callable[[], Carrier]] = {"tls": _tls, "grpc": _grpc}

@@ -12,14 +12,13 @@ from typing import Any
 
 import grpc
 
-from cutlayer.errors import TransportError
 from cutlayer.keys.credentials import Credentials
 from cutlayer.transports.network.carriers.meanings import Cause
 from cutlayer.transports.network.envelopes import CONTROL_LIMIT, HEADER, Envelope
-from cutlayer.transports.network.lines import Line, LineBroken, Parcel, Room
+from cutlayer.transports.network.lines import Line, LineBroken, Listening, Parcel, Room
 from cutlayer.transports.network.settings import NetworkSettings
 
-__all__ = ["GrpcCarrier", "GrpcLine"]
+__all__ = ["GrpcLine", "GrpcListener", "dial_grpc"]
 
 _METHOD = "/cutlayer.Network/Stream"
 _LINGER_S = 2.0
@@ -33,59 +32,36 @@ _BOTH: list[tuple[str, int | str]] = [
 ]
 
 
-class GrpcCarrier:
-    """See `cutlayer.transports.network.lines.Carrier`."""
+def dial_grpc(credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> GrpcLine:
+    """Return a line to ``address``; see `cutlayer.transports.network.lines.Carrier`."""
+    connect_ms = int(settings.connect_s * 1000)
+    options = [
+        *_BOTH,
+        ("grpc.ssl_target_name_override", host),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.min_reconnect_backoff_ms", connect_ms),
+        ("grpc.initial_reconnect_backoff_ms", connect_ms),
+        ("grpc.max_reconnect_backoff_ms", connect_ms),
+    ]
+    roots = credentials.known_certificate(host) or credentials.authority
+    secure = grpc.ssl_channel_credentials(roots, credentials.key, credentials.certificate)
+    channel = grpc.secure_channel(address, secure, options)
+    line = GrpcLine(address, b"", lambda error: _cause_of(error).words(address, host))
+    call = channel.stream_stream(_METHOD)(line.leaving())
 
-    def listen(
-        self,
-        credentials: Credentials,
-        address: str,
-        settings: NetworkSettings,
-        *,
-        most: int,
-        serve: Callable[[Line], None],
-        on_incident: Callable[[str, str], None],
-    ) -> GrpcListener:
-        """Listen at ``address``; see `Carrier.listen`. gRPC does not tell of certificates that it refused."""
-        return GrpcListener(credentials, address, settings, most, serve)
+    def hang_up() -> None:
+        call.cancel()
+        channel.close()
 
-    def dial(self, credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> GrpcLine:
-        """Return a line to ``address``; see `Carrier.dial`."""
-        connect_ms = int(settings.connect_s * 1000)
-        options = [
-            *_BOTH,
-            ("grpc.ssl_target_name_override", host),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.min_reconnect_backoff_ms", connect_ms),
-            ("grpc.initial_reconnect_backoff_ms", connect_ms),
-            ("grpc.max_reconnect_backoff_ms", connect_ms),
-        ]
-        roots = credentials.known_certificate(host) or credentials.authority
-        secure = grpc.ssl_channel_credentials(roots, credentials.key, credentials.certificate)
-        channel = grpc.secure_channel(address, secure, options)
-        line = GrpcLine(address, b"", lambda error: _cause_of(error).words(address, host))
-        call = channel.stream_stream(_METHOD)(line.leaving())
-
-        def hang_up() -> None:
-            call.cancel()
-            channel.close()
-
-        line.begin(call, hang_up, hang_up)
-        return line
+    line.begin(call, hang_up, hang_up)
+    return line
 
 
 class GrpcListener:
     """A gRPC server with one method; every stream has a thread of its own."""
 
-    def __init__(
-        self,
-        credentials: Credentials,
-        address: str,
-        settings: NetworkSettings,
-        most: int,
-        serve: Callable[[Line], None],
-    ) -> None:
-        hello_ms = int(settings.hello_s * 1000)
+    def __init__(self, listening: Listening) -> None:
+        credentials, hello_ms = listening.credentials, int(listening.settings.hello_s * 1000)
         options = [
             *_BOTH,
             ("grpc.so_reuseport", 0),
@@ -94,19 +70,15 @@ class GrpcListener:
             ("grpc.max_connection_idle_ms", hello_ms),
             ("grpc.max_metadata_size", 8192),
         ]
-        self._server = grpc.server(_ThreadEach(1), options=options, maximum_concurrent_rpcs=most)
-        self._server.add_generic_rpc_handlers((_Handler(serve),))
+        self._server = grpc.server(_ThreadEach(1), options=options, maximum_concurrent_rpcs=listening.most)
+        self._server.add_generic_rpc_handlers((_Handler(listening.serve),))
         secure = grpc.ssl_server_credentials(
             [(credentials.key, credentials.certificate)], credentials.authority, True
         )
         try:
-            self.port = int(self._server.add_secure_port(address, secure))
+            self.port = int(self._server.add_secure_port(listening.address, secure))
         except RuntimeError as error:
-            raise TransportError(
-                f"cannot listen at {address}",
-                party=credentials.party,
-                todo="choose a port that is free and an address of this machine",
-            ) from error
+            raise listening.refused() from error
         self._server.start()
 
     def stop(self) -> None:

@@ -8,18 +8,18 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from cutlayer.errors import IdentityError, TransportError
+from cutlayer.errors import IdentityError
 from cutlayer.keys.credentials import Credentials
 from cutlayer.transports.network.carriers.meanings import Cause, Unreachable
 from cutlayer.transports.network.carriers.reaching import parts_of, reach
 from cutlayer.transports.network.carriers.tls_line import TlsLine
 from cutlayer.transports.network.envelopes import Lane, greeting
-from cutlayer.transports.network.lines import Line, LineBroken
+from cutlayer.transports.network.lines import LineBroken, Listening
 from cutlayer.transports.network.settings import NetworkSettings
 
-__all__ = ["TlsCarrier"]
+__all__ = ["TlsListener", "dial_tls"]
 
 _PROTOCOL = "cutlayer/1"
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
@@ -27,68 +27,39 @@ _MOST_NEW = 512
 """Connections that have shown no certificate yet; beyond that the oldest of them is closed."""
 
 
-class TlsCarrier:
-    """See `cutlayer.transports.network.lines.Carrier`."""
+def dial_tls(credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> TlsLine:
+    """Return a line to ``address``; see `cutlayer.transports.network.lines.Carrier`."""
 
-    def listen(
-        self,
-        credentials: Credentials,
-        address: str,
-        settings: NetworkSettings,
-        *,
-        most: int,
-        serve: Callable[[Line], None],
-        on_incident: Callable[[str, str], None],
-    ) -> TlsListener:
-        """Listen at ``address``; see `Carrier.listen`."""
-        return TlsListener(credentials, address, settings, most, serve, on_incident)
+    def words(error: Exception | None) -> str:
+        return _cause_of(error).words(address, host)
 
-    def dial(self, credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> TlsLine:
-        """Return a line to ``address``; see `Carrier.dial`."""
-
-        def words(error: Exception | None) -> str:
-            return _cause_of(error).words(address, host)
-
-        try:
-            connection = reach(address, settings.connect_s)
-            with contextlib.ExitStack() as on_failure:
-                on_failure.callback(connection.close)
-                stream = _context(credentials, server=False).wrap_socket(connection)
-                on_failure.callback(stream.close)
-                _check_host(stream, credentials, host)
-                on_failure.pop_all()
-                return TlsLine(stream, address, words)
-        except Unreachable as error:
-            raise LineBroken(error.cause.words(address, host)) from error
-        except OSError as error:
-            raise LineBroken(words(error)) from error
+    try:
+        connection = reach(address, settings.connect_s)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(connection.close)
+            stream = _context(credentials, server=False).wrap_socket(connection)
+            on_failure.callback(stream.close)
+            _check_host(stream, credentials, host)
+            on_failure.pop_all()
+            return TlsLine(stream, address, words)
+    except Unreachable as error:
+        raise LineBroken(error.cause.words(address, host)) from error
+    except OSError as error:
+        raise LineBroken(words(error)) from error
 
 
 class TlsListener:
     """Accepts connections and gives each a thread, in which it shows its certificate and is served."""
 
-    def __init__(
-        self,
-        credentials: Credentials,
-        address: str,
-        settings: NetworkSettings,
-        most: int,
-        serve: Callable[[Line], None],
-        on_incident: Callable[[str, str], None],
-    ) -> None:
-        self._context = _context(credentials, server=True)
-        self._settings, self._most = settings, most
-        self._serve, self._on_incident = serve, on_incident
+    def __init__(self, listening: Listening) -> None:
+        self._context = _context(listening.credentials, server=True)
+        self._listening = listening
         try:
-            name, port = parts_of(address)
+            name, port = parts_of(listening.address)
             family = socket.AF_INET6 if ":" in name else socket.AF_INET
             self._listener = socket.create_server((name, port), family=family, backlog=512)
         except (OSError, OverflowError, Unreachable) as error:
-            raise TransportError(
-                f"cannot listen at {address}",
-                party=credentials.party,
-                todo="choose a port that is free and an address of this machine",
-            ) from error
+            raise listening.refused() from error
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
         self._new: dict[socket.socket, None] = {}
@@ -152,14 +123,14 @@ class TlsListener:
             try:
                 with self._lock:
                     self._lines.add(line)
-                    full = len(self._lines) > self._most
+                    full = len(self._lines) > self._listening.most
                 if full:
                     refusal = greeting(
                         Lane.REFUSED, 0, b"it serves as many parties as it can; try again later"
                     )
                     line.put(lambda: (refusal, b""))
                 elif not self._stopped:
-                    self._serve(line)
+                    self._listening.serve(line)
             finally:
                 line.finish()
                 with self._lock:
@@ -172,12 +143,12 @@ class TlsListener:
     def _line(self, connection: socket.socket, peer: str) -> TlsLine | None:
         """Return the line once the other side has shown a certificate of the study."""
         try:
-            connection.settimeout(self._settings.hello_s)
+            connection.settimeout(self._listening.settings.hello_s)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             stream = self._context.wrap_socket(connection, server_side=True)
         except (OSError, ValueError) as error:
             if isinstance(error, ssl.SSLCertVerificationError):
-                self._on_incident(peer, f"its certificate does not hold: {error.verify_message}")
+                self._listening.on_incident(peer, f"its certificate does not hold: {error.verify_message}")
             connection.close()
             return None
         with self._lock:
