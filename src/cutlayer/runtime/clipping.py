@@ -98,6 +98,7 @@ def _own(party: LocalParty) -> float:
 
 
 def _trained(party: LocalParty) -> list[LiveSegment]:
-    segments = party.shared.blueprint.graph.segments_of(party.role)
-    lives = [party.segment(segment.name) for segment in segments]
-    return [live for live in lives if live.parameters]
+    """Return the segments, or copies of them, that have gradients: those of this step, no others."""
+    return [
+        live for live in party.live.values() if live.owed or any(p.grad is not None for p in live.parameters)
+    ]

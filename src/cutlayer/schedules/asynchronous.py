@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .actions import Action, Op
 from .attendance import Attendance, Share
 from .calendar import Batch, Calendar
 from .copies import advance, averager_of, client_roles, hand_out, lend, measure, return_
-from .steps import Step, training_step
+from .steps import Step
 
 __all__ = ["Asynchronous"]
 
@@ -38,15 +39,21 @@ class Asynchronous(Attendance):
         rate: How much a copy of age 0 counts, above 0 and up to 1.
         jitter: The random part of a batch's duration: 0.1 for up to a tenth more or less.
         averager: The party that mixes clients' copies; a server unless named.
-        local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
     """
 
     staleness: int = 4
     rate: float = 0.5
     jitter: float = 0.1
     averager: str = ""
-    local: bool = False
     name: str = "asynchronous"
+    lacks: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "accumulate": ("its clock tells the order of single batches", "choose a larger batch_size"),
+        "in_flight": ("other clients' batches fill the time while one waits", "leave in_flight out"),
+        "unlabelled": (
+            "its clock knows of batches for the server only",
+            "use SplitFed(version=2, unlabelled=True)",
+        ),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,8 +69,7 @@ class Asynchronous(Attendance):
         words = [f"asynchronous, copies at most {self.staleness} averages old, rate {self.rate:g}"]
         words += [self.attendance(), f"jitter {self.jitter:g}"]
         words += [f"mixed by {self.averager}"] if self.averager else []
-        words += ["local losses, no gradient back"] if self.local else []
-        return ", ".join(words)
+        return ", ".join([*words, *self.options()])
 
     def averages(self, graph: SplitGraph) -> str:
         """Return the party that sees and mixes the clients' states."""
@@ -80,7 +86,7 @@ class Asynchronous(Attendance):
                 yield from lend(graph, roles, turn, step, averager)
             elif moment.kind == "train":
                 batch = Batch("train", turn, epoch, moment.number)
-                yield training_step(graph, turn, step, batch, copies=copies, local=self.local)
+                yield self.step_on(graph, turn, step, (batch,), copies)
                 step += 1
             else:
                 share = round(_PARTS * self.rate / (1 + moment.number))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from ..graph.reconstruction import roles_at_home, taught_at_home
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import UNLABELLED, Batch, Calendar
-from .steps import Roles, Step, Template, placed_on_roles
+from .steps import NO_COPIES, Roles, Step, Template, in_copy, placed_on_roles
 
 __all__ = ["semi_supervised_step", "unit", "units"]
 
@@ -29,7 +30,13 @@ def unit(calendar: Calendar, turn: int, epoch: int, number: int) -> list[Batch]:
 
 
 def semi_supervised_step(
-    graph: SplitGraph, turn: int, step: int, batches: list[Batch], *, local: bool = False
+    graph: SplitGraph,
+    turn: int,
+    step: int,
+    batches: Sequence[Batch],
+    *,
+    copies: frozenset[str] = NO_COPIES,
+    local: bool = False,
 ) -> Step:
     """Return a training step for each batch, with labels or without, each with a step number of its own.
 
@@ -38,17 +45,18 @@ def semi_supervised_step(
         turn: Who takes part.
         step: The first batch's step number.
         batches: The rows.
+        copies: Roles whose copy with the turn's number is trained, in place of their one state.
         local: Send no gradient back where the sender has a loss of its own to train by.
     """
     kinds = tuple("home" if batch.split == UNLABELLED else "local" if local else "train" for batch in batches)
-    return Step(_template(graph, turn, kinds), step, "+".join(map(str, batches)))
+    return Step(_template(graph, turn, kinds, copies), step, "+".join(map(str, batches)))
 
 
 @lru_cache(maxsize=4096)
-def _template(graph: SplitGraph, turn: int, kinds: tuple[str, ...]) -> Template:
+def _template(graph: SplitGraph, turn: int, kinds: tuple[str, ...], copies: frozenset[str]) -> Template:
     party = graph.turns[turn]
     return tuple(
-        Action(number, party[role], op, what, party[peer] if peer else "")
+        Action(number, party[role], op, in_copy(what, op, turn, role in copies), party[peer] if peer else "")
         for number, kind in enumerate(kinds)
         for role, op, what, peer in (_at_home(graph) if kind == "home" else placed_on_roles(graph, kind))
     )

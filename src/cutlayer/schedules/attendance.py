@@ -11,6 +11,7 @@ from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
 from ..seeds import generator
 from .calendar import Calendar
+from .step_options import StepOptions
 
 __all__ = ["Attendance", "Share"]
 
@@ -30,7 +31,7 @@ class Share(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attendance:
+class Attendance(StepOptions):
     """Settings of schedules in which clients work at the same time.
 
     Attributes:
@@ -50,6 +51,7 @@ class Attendance:
     late: Literal["drop", "wait", "partial"] = "wait"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.round < 0:
             raise StudyError("a round has at least one batch", got=str(self.round), todo="0 means an epoch")
         whole = isinstance(self.sample, int)
@@ -69,7 +71,7 @@ class Attendance:
 
     def rounds(self, calendar: Calendar, epoch: int) -> int:
         """Return the number of rounds in ``epoch``."""
-        most = max((calendar.batches(t, "train", epoch) for t in range(len(calendar.rows))), default=0)
+        most = max((self.units(calendar, turn, epoch) for turn in range(len(calendar.rows))), default=0)
         return -(-most // (self.round or max(most, 1)))
 
     def shares(self, graph: SplitGraph, calendar: Calendar, epoch: int, number: int) -> list[Share]:
@@ -90,7 +92,7 @@ class Attendance:
         order = generator(calendar.seed, "attendance", epoch, number).permutation(turns).tolist()
         shares = []
         for turn in order[: self._sampled(turns)]:
-            has = calendar.batches(turn, "train", epoch)
+            has = self.units(calendar, turn, epoch)
             first, end = number * self.round, min(has, (number + 1) * self.round) if self.round else has
             end = min(end, first + self._in_time(graph, turn, end - first))
             if end > first:

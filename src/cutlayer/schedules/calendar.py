@@ -130,6 +130,11 @@ class Calendar:
         _, until = self._bounds(Batch("train", turn, epoch, end - 1))
         return min(until, self.count(turn, "train")) - begin
 
+    def size(self, batch: Batch) -> int:
+        """Return the rows in ``batch``."""
+        first, end = self._bounds(batch)
+        return min(end, self.count(batch.turn, batch.split)) - first
+
     def _bounds(self, batch: Batch) -> tuple[int, int]:
         """Return where a batch begins and ends in its turn's order of the epoch."""
         if self.pooled and batch.split == "train":

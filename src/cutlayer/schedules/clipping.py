@@ -15,22 +15,19 @@ def clipped(graph: SplitGraph, step: Step, bound: float) -> Step:
     """Return ``step`` with its gradients scaled, before any optimizer steps, to a norm of at most ``bound``.
 
     Each party tells the sum of squares of its gradients to the one that computes the graph's first loss, which
-    tells everyone the norm of all.
+    tells everyone the norm of all. Where several parties compute that loss, each for its own rows, a party that
+    serves them all does so instead, if there is one. Copies of a state count as parameters of their own.
     """
-    judge = next(party for party in graph.roles[graph.label_roles[0]].parties if _acts(step.template, party))
-    return step._replace(template=_template(step.template, judge, bound))
-
-
-def _acts(template: Template, party: str) -> bool:
-    return any(action.party == party for action in template)
+    return step._replace(template=_template(graph, step.template, bound))
 
 
 @lru_cache(maxsize=4096)
-def _template(template: Template, judge: str, bound: float) -> Template:
+def _template(graph: SplitGraph, template: Template, bound: float) -> Template:
     steps = [action for action in template if action.op is Op.STEP]
     rest = [action for action in template if action.op is not Op.STEP]
     last = max(action.step for action in template)
     holders = list(dict.fromkeys(action.party for action in steps))
+    judge = _judge(graph, template)
     others = [party for party in holders if party != judge]
     for party in others:
         rest.append(Action(last, party, Op.REPORT, "squares", judge))
@@ -40,3 +37,11 @@ def _template(template: Template, judge: str, bound: float) -> Template:
         rest.append(Action(last, party, Op.NOTE, "norm", judge))
     rest += [Action(last, party, Op.CLIP, f"{bound:g}") for party in holders]
     return (*rest, *steps)
+
+
+def _judge(graph: SplitGraph, template: Template) -> str:
+    """Return the party that works out the norm."""
+    acting = {action.party for action in template}
+    first, *others = [p for p in graph.roles[graph.label_roles[0]].parties if p in acting]
+    serving = [role.parties[0] for role in graph.roles.values() if len(role.parties) == 1] if others else []
+    return next((party for party in serving if party in acting), first)

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from ..graph.split_graph import SplitGraph
-from .actions import Action, Op, copy_of
-from .steps import NO_COPIES, Step, Template, placed_on_roles
+from .actions import Action, Op
+from .steps import NO_COPIES, Step, Template, in_copy, placed_on_roles
 
 __all__ = ["joint_step"]
-
-_ON_SEGMENTS = frozenset({Op.FORWARD, Op.BACKWARD, Op.STEP})
 
 
 def joint_step(
@@ -65,6 +63,5 @@ class _Several:
     def each(self, role: str, op: Op, what: str, peer: str) -> Iterator[Action]:
         for number, turn in enumerate(self._turns):
             party = self._graph.turns[turn]
-            copied = role in self._copies and op in _ON_SEGMENTS
-            name = copy_of(what, str(turn)) if copied else what
+            name = in_copy(what, op, turn, role in self._copies)
             yield Action(number, party[role], op, name, party[peer] if peer else "")

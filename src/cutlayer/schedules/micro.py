@@ -8,13 +8,20 @@ from functools import lru_cache
 
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
-from .steps import Roles, Step, Template, placed_on_roles
+from .steps import NO_COPIES, Roles, Step, Template, in_copy, placed_on_roles
 
 __all__ = ["micro_step"]
 
 
 def micro_step(
-    graph: SplitGraph, turn: int, step: int, batches: tuple[str, ...], in_flight: int, *, local: bool = False
+    graph: SplitGraph,
+    turn: int,
+    step: int,
+    batches: tuple[str, ...],
+    in_flight: int,
+    *,
+    copies: frozenset[str] = NO_COPIES,
+    local: bool = False,
 ) -> Step:
     """Return one optimizer step over several batches, each with a step number of its own.
 
@@ -27,17 +34,21 @@ def micro_step(
         step: The first batch's step number.
         batches: Names of the batches.
         in_flight: Batches that a party may have begun and not finished.
+        copies: Roles whose copy with the turn's number is trained, in place of their one state.
         local: Send no gradient back where the sender has a loss of its own to train by.
     """
-    return Step(_template(graph, turn, len(batches), in_flight, local), step, "+".join(batches))
+    template = _template(graph, turn, len(batches), in_flight, copies, local)
+    return Step(template, step, "+".join(batches))
 
 
 @lru_cache(maxsize=1024)
-def _template(graph: SplitGraph, turn: int, count: int, in_flight: int, local: bool) -> Template:
+def _template(
+    graph: SplitGraph, turn: int, count: int, in_flight: int, copies: frozenset[str], local: bool
+) -> Template:
     party = graph.turns[turn]
     actions = placed_on_roles(graph, "local" if local else "train")
     return tuple(
-        Action(number, party[role], op, what, party[peer] if peer else "")
+        Action(number, party[role], op, in_copy(what, op, turn, role in copies), party[peer] if peer else "")
         for number, (role, op, what, peer) in _Pipeline(actions, count, in_flight).order()
     )
 

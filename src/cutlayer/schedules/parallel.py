@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import StudyError, nearest
 from ..graph.split_graph import SplitGraph
@@ -32,14 +32,20 @@ class Parallel(Attendance):
             ``"global"``: each step has the study's batch size over all clients, drawn from all rows without
             replacement, so that a client's part of it varies (GPSL, arXiv 2407.15738).
         averager: The party that averages clients' copies; a server unless named.
-        local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
     """
 
     heads: Literal["own", "averaged"] = "own"
     batches: Literal["fixed", "global"] = "fixed"
     averager: str = ""
-    local: bool = False
     name: str = "parallel"
+    lacks: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "accumulate": ("a step is of all clients' batches already", "choose a larger batch_size"),
+        "in_flight": ("all clients' batches are on their way at once already", "leave in_flight out"),
+        "unlabelled": (
+            "between joint steps a client has none of its own",
+            "use SplitFed(unlabelled=True), with version=3 where each client is to keep its own part",
+        ),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,8 +64,7 @@ class Parallel(Attendance):
         rows = "the batch of all clients is fixed" if self.pooled else "each client's batch is fixed"
         words = ["parallel, one server batch of all clients' rows", heads, rows, self.attendance()]
         words += [f"averaged by {self.averager}"] if self.averager else []
-        words += ["local losses, no gradient back"] if self.local else []
-        return ", ".join(words)
+        return ", ".join([*words, *self.options()])
 
     def averages(self, graph: SplitGraph) -> str:
         """Return the party that sees and averages the clients' states; empty if each client keeps its own."""
@@ -96,7 +101,8 @@ class Parallel(Attendance):
             for index in sorted({n for share in shares for n in range(share.first, share.end)}):
                 batches = tuple(self._batches(calendar, epoch, shares, index))
                 if batches:
-                    yield joint_step(graph, batches, step, copies=frozenset(shared), local=self.local)
+                    made = joint_step(graph, batches, step, copies=frozenset(shared), local=self.local)
+                    yield self.bounded(graph, made)
                     step += len(batches) + 1
             for share in shares:
                 rows = calendar.rows_of(share.turn, epoch, share.first, share.end)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..errors import StudyError, nearest
+from ..graph.reconstruction import roles_at_home
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .attendance import Attendance, Share
 from .calendar import Batch, Calendar
 from .copies import advance, averager_of, client_roles, hand_out, lend, measure, own, return_, server_roles
-from .steps import Step, training_step
+from .steps import Step
 
 __all__ = ["SplitFed"]
+
+
+class _Lane(NamedTuple):
+    """A turn at work in a round: the groups of batches that it has still to do, and its copies with their weights."""
+
+    turn: int
+    groups: deque[tuple[Batch, ...]]
+    weights: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,6 @@ class SplitFed(Attendance):
             as many copies. The next client begins when one is done.
         averager: The party that gets the clients' copies and averages them, which can look at each; a server
             unless named.
-        local: Clients learn from losses of their own role, and no gradient comes back over cuts behind these.
     """
 
     version: Literal[1, 2, 3] = 1
@@ -43,7 +50,6 @@ class SplitFed(Attendance):
     personal: bool = False
     at_once: int = 16
     averager: str = ""
-    local: bool = False
     name: str = "splitfed"
 
     def __post_init__(self) -> None:
@@ -63,8 +69,7 @@ class SplitFed(Attendance):
         words += [f"{self.at_once} at once"]
         words += ["copies count alike"] if self.weights == "equal" else []
         words += [f"averaged by {self.averager}"] if self.averager else []
-        words += ["local losses, no gradient back"] if self.local else []
-        return ", ".join(words)
+        return ", ".join([*words, *self.options()])
 
     def averages(self, graph: SplitGraph) -> str:
         """Return the party that sees and averages the clients' states; empty if each client keeps its own."""
@@ -77,33 +82,29 @@ class SplitFed(Attendance):
         averager = self.averages(graph)
         if epoch == 0:
             yield from own(graph, sorted(private))
-        steps = count(calendar.first_step(epoch))
-        step = next(steps)
+        step = calendar.first_step(epoch)
         for number in range(self.rounds(calendar, epoch)):
             waiting = deque(self.shares(graph, calendar, epoch, number))
-            working: list[tuple[Share, Iterator[int]]] = []
-            averaged = bool(waiting)
+            working: list[_Lane] = []
+            merged: set[str] = set()
             while waiting or working:
                 while waiting and len(working) < self.at_once:
-                    share = waiting.popleft()
-                    yield from lend(graph, copied, share.turn, step, averager)
-                    working.append((share, iter(range(share.first, share.end))))
+                    lane = self._lane(graph, calendar, epoch, waiting.popleft(), copied)
+                    yield from lend(graph, lane.weights, lane.turn, step, averager)
+                    working.append(lane)
                 for lane in list(working):
-                    share, batches = lane
-                    index = next(batches)
-                    batch = Batch("train", share.turn, epoch, index)
-                    yield training_step(
-                        graph, share.turn, step, batch, copies=frozenset(copied), local=self.local
-                    )
-                    step = next(steps)
-                    if index + 1 == share.end:
+                    batches = lane.groups.popleft()
+                    yield self.step_on(graph, lane.turn, step, batches, frozenset(lane.weights))
+                    step += len(batches)
+                    if not lane.groups:
                         working.remove(lane)
-                        rows = calendar.rows_of(share.turn, epoch, share.first, share.end)
-                        weight = rows if self.weights == "rows" else 1
-                        yield from return_(graph, copied, share.turn, step, averager, weight)
-            for role in copied if averaged else ():
-                party = graph.roles[role].parties[0] if role in server_roles(graph) else averager
-                yield Action(step, party, Op.AVERAGE, role)
+                        merged.update(lane.weights)
+                        for role, weight in lane.weights.items():
+                            yield from return_(graph, [role], lane.turn, step, averager, weight)
+            for role in copied:
+                if role in merged:
+                    party = graph.roles[role].parties[0] if role in server_roles(graph) else averager
+                    yield Action(step, party, Op.AVERAGE, role)
         yield from advance(graph, private, step, averager)
 
     def evaluation(
@@ -120,6 +121,20 @@ class SplitFed(Attendance):
         private, _ = self._roles(graph)
         shared = [role for role in client_roles(graph) if role not in private]
         yield from hand_out(graph, shared, calendar.first_step(epochs), self.averages(graph))
+
+    def _lane(
+        self, graph: SplitGraph, calendar: Calendar, epoch: int, share: Share, copied: Iterable[str]
+    ) -> _Lane:
+        """Return what a turn does in a round, and what its copies weigh: the rows that each is trained on."""
+        groups = deque(self.groups(calendar, share.turn, epoch, share.first, share.end))
+        batches = [batch for group in groups for batch in group]
+        weights = {}
+        for role in copied:
+            alone = role in roles_at_home(graph)
+            rows = sum(calendar.size(batch) for batch in batches if alone or batch.split == "train")
+            if rows:
+                weights[role] = rows if self.weights == "rows" else 1
+        return _Lane(share.turn, groups, weights)
 
     @property
     def _private(self) -> bool:

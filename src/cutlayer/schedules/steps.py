@@ -21,6 +21,7 @@ __all__ = [
     "evaluation_step",
     "flat",
     "hand_over",
+    "in_copy",
     "placed_on_roles",
     "prediction_step",
     "training_step",
@@ -33,7 +34,7 @@ Roles = tuple[tuple[str, Op, str, str], ...]
 """A template with roles in place of parties: (role, op, what, peer role)."""
 
 NO_COPIES: frozenset[str] = frozenset()
-_ON_SEGMENTS = frozenset({Op.FORWARD, Op.INFER, Op.BACKWARD, Op.STEP})
+_ON_SEGMENTS = frozenset({Op.FORWARD, Op.INFER, Op.BACKWARD, Op.STEP, Op.ACCUMULATE})
 
 
 class Step(NamedTuple):
@@ -135,11 +136,16 @@ def _placed(graph: SplitGraph, turn: int, what: str, copies: frozenset[str] = NO
             0,
             party[role],
             op,
-            copy_of(word, str(turn)) if role in copies and op in _ON_SEGMENTS else word,
+            in_copy(word, op, turn, role in copies),
             party[peer] if peer else "",
         )
         for role, op, word, peer in placed_on_roles(graph, what)
     )
+
+
+def in_copy(what: str, op: Op, turn: int, copied: bool) -> str:
+    """Return ``what`` an action is about, where the turn has a copy of the role's state: the copy's segment."""
+    return copy_of(what, str(turn)) if copied and op in _ON_SEGMENTS else what
 
 
 def placed_on_roles(graph: SplitGraph, what: str) -> Roles:

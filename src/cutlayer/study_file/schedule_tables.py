@@ -13,12 +13,9 @@ __all__ = ["AnySchedule", "RoundRobinTable"]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
-class RoundRobinTable(Table):
-    """``name = "round_robin"``: see :class:`cutlayer.RoundRobin`."""
+class StepsTable(Table):
+    """What schedules have in common about a step; which of them one does not have, it says itself."""
 
-    name: Literal["round_robin"] = "round_robin"
-    handover: Literal["peer", "server"] = "peer"
-    turn: NotNegative = 0
     accumulate: Positive = 1
     in_flight: Positive = 1
     clip: float | None = None
@@ -26,7 +23,15 @@ class RoundRobinTable(Table):
     unlabelled: bool = False
 
 
-class RoundsTable(Table):
+class RoundRobinTable(StepsTable):
+    """``name = "round_robin"``: see :class:`cutlayer.RoundRobin`."""
+
+    name: Literal["round_robin"] = "round_robin"
+    handover: Literal["peer", "server"] = "peer"
+    turn: NotNegative = 0
+
+
+class RoundsTable(StepsTable):
     """What schedules have in common in which clients work at the same time."""
 
     round: NotNegative = 0
@@ -35,7 +40,6 @@ class RoundsTable(Table):
     deadline: float | None = None
     late: Literal["drop", "wait", "partial"] = "wait"
     averager: str = ""
-    local: bool = False
 
 
 class SplitFedTable(RoundsTable):
