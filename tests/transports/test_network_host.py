@@ -1,8 +1,10 @@
-"""The host is who it must be: a certificate that is known of it is the only one that counts."""
+"""The host is who it must be, known by its certificate, and is found at every address of its machine."""
 
+import socket
 import threading
 
-from network_parties import *  # noqa: F403
+import pytest
+from network_parties import Guest, Host, eventually, make_keys
 
 from cutlayer.keys import Authority, Credentials
 from cutlayer.transports.network import Dial, Hub, NetworkSettings
@@ -59,3 +61,17 @@ def test_a_known_certificate_of_the_host_is_the_only_one(tmp_path):
         finally:
             hub.close(0.1)
         assert opened is expected and bool(heard) is expected, said
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6 beside IPv4")
+@pytest.mark.parametrize("name", ["127.0.0.1", "[::1]", "localhost"])
+def test_whoever_listens_everywhere_is_reached_over_ipv4_and_ipv6(tmp_path, carrier, name):
+    names = ["server", "client"]
+    keys = make_keys(tmp_path, names)
+    host = Host(keys, names, "[::]:0")
+    guest = Guest(keys, "client", names, f"{name}:{host.port}")
+    try:
+        eventually(lambda: guest.connected, 5.0)
+    finally:
+        guest.close(0.1)
+        host.close(0.1)

@@ -23,6 +23,7 @@ __all__ = ["TlsListener", "dial_tls"]
 
 _PROTOCOL = "cutlayer/1"
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
+_FROM_IPV4 = "::ffff:"
 _MOST_NEW = 512
 """Connections that have shown no certificate yet; beyond that the oldest of them is closed."""
 
@@ -55,9 +56,7 @@ class TlsListener:
         self._context = _context(listening.credentials, server=True)
         self._listening = listening
         try:
-            name, port = parts_of(listening.address)
-            family = socket.AF_INET6 if ":" in name else socket.AF_INET
-            self._listener = socket.create_server((name, port), family=family, backlog=512)
+            self._listener = _listen_at(*parts_of(listening.address))
         except (OSError, OverflowError, Unreachable) as error:
             raise listening.refused() from error
         self.port = int(self._listener.getsockname()[1])
@@ -115,7 +114,7 @@ class TlsListener:
             _hang_up(oldest)
 
     def _meet(self, connection: socket.socket, address: tuple[object, ...]) -> None:
-        peer = f"{address[0]}:{address[1]}"
+        peer = f"{str(address[0]).removeprefix(_FROM_IPV4)}:{address[1]}"
         try:
             line = self._line(connection, peer)
             if line is None:
@@ -219,6 +218,14 @@ def _cause_of(error: Exception | None) -> Cause:
     if isinstance(error, TimeoutError):
         return Cause.SILENT
     return Cause.REFUSED if error is not None else Cause.BROKE
+
+
+def _listen_at(name: str, port: int) -> socket.socket:
+    """Return a listener; one at ``::`` takes IPv4 too where the system can do both."""
+    if ":" not in name:
+        return socket.create_server((name, port), backlog=512)
+    both = name == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((name, port), family=socket.AF_INET6, backlog=512, dualstack_ipv6=both)
 
 
 def _hang_up(connection: socket.socket) -> None:
