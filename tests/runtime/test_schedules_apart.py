@@ -21,11 +21,11 @@ NET = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.L
 SCHEDULES = [
     cl.RoundRobin(turn=4, accumulate=4, in_flight=2, clip=0.5),
     cl.SplitFed(at_once=2, round=2),
-    cl.SplitFed(version=2),
+    cl.SplitFed(version=2, accumulate=2, in_flight=2, clip=0.5),
     cl.SplitFed(version=3, sample=2),
-    cl.Parallel(),
+    cl.Parallel(clip=0.5),
     cl.Parallel(batches="global", heads="averaged", round=2),
-    cl.Asynchronous(round=1, staleness=1, speeds={"client-2": 4.0}),
+    cl.Asynchronous(round=1, staleness=1, speeds={"client-2": 4.0}, clip=0.5),
 ]
 
 
