@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import FrameError
-from ..graph.parts import TensorSpec
 from ..schedules.actions import Action
 from ..wire import Kind, Message, decode, encode
 from .blueprint import Crossing
 from .coded import reader, writer
 from .compute import finite, total
-from .misfits import not_finite, not_sent, placed, unlike
+from .expected import Expected
+from .misfits import not_finite, not_sent, placed
 from .party import Flight, LocalParty, Runner
 
 if TYPE_CHECKING:
@@ -77,11 +77,7 @@ def receive(party: LocalParty, action: Action) -> Runner:
     read = reader(party, first, peer, name, most) if first.coded else _read
     wary = shared.wary and shared.check_finite
     riders = [(crossing.cut.name, field) for crossing in parcel[1:] for field in crossing.names]
-    wanted = [*first.names, *(rider for rider, _ in riders)]
-    specs = [spec for crossing in parcel for spec in crossing.specs]
-    expected = [
-        (n, None, ()) if s is None else (n, s.dtype, s.shape) for n, s in zip(wanted, specs, strict=True)
-    ]
+    check = Expected(party, name, parcel).check
 
     def run(step: int, what: str) -> None:
         try:
@@ -98,31 +94,7 @@ def receive(party: LocalParty, action: Action) -> Runner:
                 todo="all parties must perform the same program; compare the study's digest",
             )
         tensors, flight = message.tensors, party.flight(step)
-        if len(tensors) != len(expected):
-            raise unlike(party, name, step, f"{len(tensors)} tensors", f"{len(expected)}")
-        rows = flight.rows
-        if (rows or kind is Kind.GRADIENT) and message.training is not flight.training:
-            phases = ("evaluation", "training")
-            raise unlike(party, name, step, phases[message.training], phases[flight.training])
-        if kind is Kind.GRADIENT:  # of values made here, so their rows are known
-            rows = len(flight.values[first.refs[0]])
-        for (label, tensor), (title, dtype, shape) in zip(tensors, expected, strict=True):
-            if label != title or (
-                tensor is not None
-                and dtype is not None
-                and (tensor.dtype is not dtype or tensor.shape[1:] != shape)
-            ):
-                raise unlike(
-                    party, name, step, f"{label} {_spec(tensor)}", f"{title} {specs[wanted.index(title)]}"
-                )
-            if tensor is None:
-                if kind is not Kind.GRADIENT:  # only an input may have got no gradient
-                    raise unlike(party, name, step, f"nothing for {title!r}", "a tensor")
-                continue
-            came = len(tensor) if tensor.ndim else 0
-            rows = rows or came
-            if not 0 < came <= most or came != rows:
-                raise unlike(party, name, step, f"{title} of {came} rows", f"{rows or most} rows")
+        check(message, flight, step)
         if wary:
             for label, tensor in tensors:
                 if tensor is not None and not finite(tensor):
@@ -178,7 +150,3 @@ def _keep_labels(flight: Flight, crossing: Crossing, tensors: Named) -> None:
 
 _GATHER = {Kind.ACTIVATION: _activations, Kind.GRADIENT: _gradients, Kind.LABEL: _labels}
 _KEEP = {Kind.ACTIVATION: _keep_activations, Kind.GRADIENT: _keep_gradients, Kind.LABEL: _keep_labels}
-
-
-def _spec(tensor: Tensor | None) -> str:
-    return "nothing" if tensor is None else str(TensorSpec.of(tensor)) if tensor.ndim else "a number"
