@@ -1,4 +1,4 @@
-"""Run the benchmarks, one after the other, and keep their figures.
+"""Run the benchmarks, one after the other, and keep their figures; those that take long only when they are named.
 
 Each runs in a process of its own, with one thread for arithmetic. What it prints is shown; the last line, its
 figures, is written to ``results/<name>.json`` with hardware, load, date, commit, command and versions.
@@ -34,11 +34,13 @@ class Benchmark:
         name: Its name, without ``.py``.
         bar: What it must reach.
         quick: Arguments that make it quick.
+        minutes: How long it takes, where that is so long that it is only run when it is named; else 0.
     """
 
     name: str
     bar: str
     quick: tuple[str, ...] = ("--quick",)
+    minutes: int = 0
 
 
 BENCHMARKS = (
@@ -67,6 +69,15 @@ BENCHMARKS = (
     Benchmark(name="network_bytes", bar="at most 1 % of bytes on the interface beyond the frames (needs root)"),
     Benchmark(name="network_start", bar="at most 1 s beyond the import of PyTorch from join to the first step"),
     Benchmark(name="network_wan", bar="at most 5 % over what latency and rate of the link force (needs root)"),
+    Benchmark(
+        name="codec_accuracy", bar="8 bits: within 0.5 points of exact; 16 times fewer bytes: within 2 points",
+        minutes=35,
+    ),
+    Benchmark(name="schedules_table", bar="none: accuracy, bytes, time and FLOPs of every schedule", minutes=35),
+    Benchmark(
+        name="wan_schedules", bar="overlap and codec: at least 0.9 of what link or arithmetic allow (needs root)",
+        minutes=6,
+    ),
 )  # fmt: skip
 
 
@@ -90,8 +101,8 @@ def run(benchmark: Benchmark, arguments: Sequence[str]) -> tuple[int, dict[str, 
 
 def circumstances(benchmark: Benchmark, arguments: Sequence[str]) -> dict[str, Any]:
     """Return what the figures depend on: hardware, load, date, commit, command, versions."""
-    images = os.environ.get("CUTLAYER_CIFAR10")
-    given = [f"CUTLAYER_CIFAR10={Path(images).name}"] if images else []
+    images = {name: os.environ.get(name) for name in ("CUTLAYER_CIFAR10", "CUTLAYER_HAM10000")}
+    given = [f"{name}={Path(path).name}" for name, path in images.items() if path]
     return {
         "hardware": {
             "processor": processor(),
@@ -129,12 +140,12 @@ def commit() -> str:
 
 
 def chosen(names: Sequence[str]) -> list[Benchmark]:
-    """Return the benchmarks of these names; all if there are none."""
+    """Return the benchmarks of these names; all that are not long if there are none."""
     known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
     for name in names:
         if name not in known:
             sys.exit(f"no benchmark is named {name!r}; known: {', '.join(known)}")
-    return [known[name] for name in names] or list(BENCHMARKS)
+    return [known[name] for name in names] or [one for one in BENCHMARKS if not one.minutes]
 
 
 def parsed() -> argparse.Namespace:
@@ -142,7 +153,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (default: all but long ones)")
     parser.add_argument("--list", action="store_true", help="list the benchmarks and their bars")
     parser.add_argument(
         "--quick", action="store_true", help="smoke test: little is measured and nothing is kept"
@@ -156,7 +167,8 @@ def main() -> int:
     asked = parsed()
     if asked.list:
         for benchmark in BENCHMARKS:
-            print(f"{benchmark.name:20} {benchmark.bar}")
+            long = f" ({benchmark.minutes} minutes; name it)" if benchmark.minutes else ""
+            print(f"{benchmark.name:20} {benchmark.bar}{long}")
         return 0
     statuses = {}
     for benchmark in chosen(asked.names):
