@@ -27,8 +27,10 @@ from .run import Run, Twin
 from .runtime.central import CentralTwin
 from .runtime.cohorts import Cohorts
 from .runtime.course import Course
+from .runtime.devices import check_device, check_devices, devices_of
 from .runtime.optim import OptimizerSpec, check_optimizer
 from .runtime.positions import START
+from .runtime.precision import compiled_of, forms_of, precision_of
 from .runtime.readiness import check_data
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
@@ -58,7 +60,11 @@ class Study:
         shuffle: Draw a new order of the rows in each epoch.
         evaluate: Splits to measure after each epoch, where somebody has them.
         check_finite: Stop at NaN or infinity in a loss or a gradient, before it is sent.
-        device: Where segments run: ``"cpu"``, ``"cuda"``.
+        device: Where parties compute: ``"cpu"``, ``"cuda"``; or by party or role, ``{"server": "cuda"}``, and on the
+            CPU whoever is not named. Each party's own business, and not part of the digest.
+        precision: ``"float32"``, or ``"bfloat16"``: forwards and backwards run in mixed precision (autocast), while
+            weights, optimizers, losses and what crosses cuts stay float32; or by segment, ``{"top": "bfloat16"}``.
+        compiled: Segments that ``torch.compile`` compiles.
         name: The study's name.
         code: SHA-256 (hex) by file name of the model code that was executed, where the study is of a file.
 
@@ -78,7 +84,9 @@ class Study:
     shuffle: bool = True
     evaluate: Sequence[str] = ("valid", "test")
     check_finite: bool = True
-    device: str = "cpu"
+    device: str | Mapping[str, str] = "cpu"
+    precision: str | Mapping[str, str] = "float32"
+    compiled: Sequence[str] = ()
     name: str = "study"
     code: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,8 +105,11 @@ class Study:
                 "the schedule trains on unlabelled rows, and no party has a decoder to learn from them with",
                 todo="add one: cutlayer.with_decoder(graph, decoder, alpha=1.0)",
             )
-        _check_device(self.device)
-        _ = self.optimizers
+        devices = devices_of(self.device, self.graph)
+        if isinstance(self.device, str):
+            check_device(self.device)  # where each has its own, not all of them need be here
+        object.__setattr__(self, "compiled", compiled_of(self.compiled, self.graph.order))
+        _ = self.optimizers, devices, self.mixed
 
     def _check_types(self) -> None:
         """Refuse a thing of the wrong kind where it is given, not where it is used."""
@@ -112,6 +123,7 @@ class Study:
              "cutlayer.EarlyStopping(patience=5), or None"),
             ("metrics", not isinstance(self.metrics, str), "names in a list, e.g. ['auc']"),
             ("evaluate", not isinstance(self.evaluate, str), "names in a list, e.g. ['test']"),
+            ("compiled", not isinstance(self.compiled, str), "names of segments in a list, e.g. ['top']"),
         ):  # fmt: skip
             if not fits:
                 given = getattr(self, name)
@@ -153,6 +165,11 @@ class Study:
         return {name: self.optimizer.get(name, spare) for name in self.graph.order}
 
     @property
+    def mixed(self) -> dict[str, str]:
+        """The precision of each segment that is not computed in float32."""
+        return precision_of(self.precision, self.graph.order)
+
+    @property
     def parts(self) -> dict[str, str]:
         """SHA-256 (hex) of each thing that the parties must agree on, by its name.
 
@@ -167,6 +184,7 @@ class Study:
             "codecs": f"{codecs_text(self.graph.cuts) or 'exact'}; frames of version {VERSION}",
             "defences": "none",
             "optimizers": repr(self.optimizers),
+            "precision": f"{self.mixed}; compiled: {self.compiled}",
             "seed": str(self.seed),
             "model code": "\n".join(f"{name} {found}" for name, found in sorted(self.code.items())),
         }
@@ -203,10 +221,17 @@ class Study:
             f"schedule    {self.schedule.describe()}",
             f"optimizer   {_optimizer_text(self.optimizer)}",
             f"training    {self.epochs} epochs, batches of {self.batch_size}, seed {self.seed}",
+            *self._how(),
             "",
             self.graph.describe(),
         ]
         return "\n".join(lines)
+
+    def _how(self) -> list[str]:
+        """Return lines on what is not computed as plain float32."""
+        words = ", ".join(f"{word} in {name}" for name, word in self.mixed.items())
+        lines = [f"precision   {words}, float32 elsewhere"] if words else []
+        return lines + ([f"compiled    {', '.join(self.compiled)}"] if self.compiled else [])
 
     def disclosure(self, party: str, host: str | None = None) -> str:
         """Return the disclosure statement of ``party``, with who passes states on, or averages them, by the schedule.
@@ -267,6 +292,7 @@ class Study:
         )
         calendar = self._calendar(cohorts)
         self.prove(cohorts.rows)
+        check_devices(self.settings.devices)
         first = [role.parties[0] for role in self.graph.roles.values()]
         began = self.beginning(first, holdings.table(), _data_digest(holdings, cohorts))
         log = RunLog(Path(out) if out is not None else None, append=resume)
@@ -297,7 +323,7 @@ class Study:
         """Train the uncut network by a plain loop on the pooled data, in the same order, and return it.
 
         Args:
-            holdings: Everybody's data.
+            holdings: Everybody's data. It computes on ``device``, and on the CPU where parties have their own.
             epochs: How many epochs, unless as many as the study says. After early stopping, the run's weights
                 are those of ``run.best_epoch + 1`` epochs.
         """
@@ -306,8 +332,9 @@ class Study:
         calendar = self._calendar(cohorts)
         clip = getattr(self.schedule, "clip", None)
         twin = CentralTwin(
-            self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.device, clip
-        )
+            self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.settings.device, clip,
+            forms_of(self.graph, self.mixed, self.compiled),
+        )  # fmt: skip
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             for epoch in range(epochs):
                 twin.train_epoch(batches_of(self.schedule, self.graph, calendar, epoch))
@@ -346,7 +373,10 @@ class Study:
             optimizers=self.optimizers,
             epochs=self.epochs,
             seed=self.seed,
-            device=self.device,
+            device=self.device if isinstance(self.device, str) else "cpu",
+            devices=devices_of(self.device, self.graph),
+            precision=self.mixed,
+            compiled=tuple(self.compiled),
             metrics=tuple(self.metrics),
             early_stopping=self.early_stopping,
             check_finite=self.check_finite,
@@ -422,19 +452,6 @@ def _whole(name: str, value: object, least: int | None) -> int:
 def _short(value: object) -> str:
     """Return a word or number as it is written, of anything else the type."""
     return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
-
-
-def _check_device(word: str) -> None:
-    try:
-        device = torch.device(word)
-    except (RuntimeError, TypeError) as error:
-        raise StudyError(f"PyTorch knows no device {word!r}", expected="'cpu', 'cuda' or 'cuda:1'") from error
-    there = torch.cuda.device_count()
-    if device.type == "cuda" and (not there or (device.index or 0) >= there):
-        raise StudyError(
-            f"there is no such GPU: PyTorch can use {there} here", got=f"device={word!r}",
-            todo="choose another, or device='cpu'",
-        )  # fmt: skip
 
 
 def _weights_digest(graph: SplitGraph) -> str:

@@ -32,6 +32,7 @@ def join(
     ] = None,
     approve: options.Approve = None,
     threads: options.Threads = None,
+    device: options.Device = None,
     report: options.Report = True,
     as_json: options.AsJson = False,
 ) -> None:
@@ -56,7 +57,7 @@ def join(
     from ..errors import StudyError
     from ..study_file import load_study
 
-    file = load_study(study)
+    file = load_study(study).on(device)
     if party == host_of(file):
         raise StudyError(
             f"{party!r} is the host of this study", todo=f"start it with: cutlayer serve {study}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Approve", "AsJson", "Data", "Keys", "Out", "Report", "Threads"]
+__all__ = ["Approve", "AsJson", "Data", "Device", "Keys", "Out", "Report", "Threads"]
 
 Approve = Annotated[
     list[str] | None,
@@ -31,6 +31,13 @@ Data = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(help="Where this party's part is kept; runs/STUDY/PARTY unless given.", metavar="DIR"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where this party computes: cpu, cuda, cuda:1; what [study] device says unless given.",
+        metavar="DEVICE",
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Compute threads.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Show what happens as lines of JSON, for programs.")]

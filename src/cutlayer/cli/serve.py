@@ -33,6 +33,7 @@ def serve(
     ] = None,
     approve: options.Approve = None,
     threads: options.Threads = None,
+    device: options.Device = None,
     report: options.Report = True,
     as_json: options.AsJson = False,
 ) -> None:
@@ -55,7 +56,7 @@ def serve(
     """  # noqa: D301
     from ..study_file import load_study
 
-    file = load_study(study)
+    file = load_study(study).on(device)
     own = begin(file, host_of(file), keys=keys, data=data, out=out, threads=threads)
 
     def run(part: Part, found: PartyStudy, watcher: Watcher) -> Path:

@@ -6,9 +6,11 @@ equal to the last bit (the correctness lemma of Gupta & Raskar 2018).
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +27,7 @@ from ..schedules.steps import data_roles
 from ..seeds import at_step, stream
 from .cohorts import Cohorts
 from .optim import OptimizerSpec
+from .precision import Form
 
 __all__ = ["CentralTwin"]
 
@@ -41,6 +44,7 @@ class CentralTwin:
         device: Where it trains.
         seed: The study's seed: each segment's dropout draws from the stream of its name and step.
         clip: The bound of the gradient's norm, if there is one.
+        forms: How the modules of some segments are called.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class CentralTwin:
         seed: int,
         device: str = "cpu",
         clip: float | None = None,
+        forms: Mapping[str, Form] | None = None,
     ) -> None:
         self._bound = clip
         self.graph, self.calendar, self.seed = graph, calendar, seed
@@ -62,8 +67,14 @@ class CentralTwin:
         self._optimizers, self._schedules = _build(self.network, optimizers, apart=bool(roles_at_home(graph)))
         self._every_step = {name: spec.every == "step" for name, spec in optimizers.items()}
         self._step = 0
+        compiles = any(form.compiled is not None for form in (forms or {}).values())
+        self._quiet: Callable[[], contextlib.AbstractContextManager[None]] = (
+            _unwarned_of_leaves if compiles else contextlib.nullcontext
+        )
         for name, segment in self.network.segments.items():
             segment.register_forward_pre_hook(lambda module, args, name=name: self._draw(name))
+            if forms and name in forms:
+                segment.forward = forms[name].of(segment.forward, torch.device(device))
 
     def train_epoch(self, steps: Iterable[tuple[Batch, ...]]) -> None:
         """Train on the rows of each step's batches, taken together, in order; then move the learning rates on."""
@@ -140,7 +151,8 @@ class CentralTwin:
         }
 
     def _loss(self, fields: Mapping[str, Mapping[str, Tensor]], *, alone: bool) -> Tensor:
-        values = self.network(fields, taught_at_home(self.graph) if alone else None)
+        with self._quiet():
+            values = self.network(fields, taught_at_home(self.graph) if alone else None)
         terms = []
         for loss in self.graph.losses.values():
             if alone and not loss.reconstructs:
@@ -211,6 +223,14 @@ class _Pile:
         """Where the augmentation of a role's dataset draws from; an evaluation is the same in every epoch."""
         epoch = batch.epoch if batch.split in TRAINED else 0
         return stream(self.seed, "data", role, batch.split, batch.turn, epoch, batch.number)
+
+
+@contextlib.contextmanager
+def _unwarned_of_leaves() -> Iterator[None]:
+    """Let PyTorch's compiler look for gradients of what it is given, which in one network are no leaves."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
+        yield
 
 
 def _build(

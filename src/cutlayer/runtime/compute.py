@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ from ..schedules.calendar import TRAINED, Batch
 from ..seeds import at_step, stream
 from .blueprint import Work
 from .early import inputs_first
+from .live import LiveSegment
 from .party import Flight, LocalParty, Runner
+from .precision import flops_apart
 
 __all__ = [
     "accumulate",
@@ -44,6 +47,8 @@ _TRAINED = tuple(f"{split}." for split in TRAINED)
 _ENGINE = torch.autograd.Variable._execution_engine
 
 
+Shapes = tuple[torch.Size, ...]
+First = Callable[[LiveSegment, Shapes, list[Tensor]], Any]
 Read = Callable[[int, str], tuple[dict[str, Tensor], int]]
 """Reads a batch: ``read(step, what)`` returns its fields and how many rows it has."""
 
@@ -129,6 +134,7 @@ def forward(party: LocalParty, action: Action) -> Runner:
     seed, cuda = stream(shared.seed, "segment", name), shared.device.type == "cuda"
     randomness = torch.default_generator
     known, count = shared.meter.flops(name, "forward"), shared.meter.compute(party.name, name, "forward")
+    first = _counted(party, name, "forward", count)
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
@@ -155,11 +161,10 @@ def forward(party: LocalParty, action: Action) -> Runner:
         count[0] += 1
         try:
             if flops is None:
-                with counting(known, shapes, count):
-                    result = live.module(*inputs)
+                result = first(live, shapes, inputs)
             else:
                 count[1] += flops
-                result = live.module(*inputs)
+                result = live.call(*inputs)
         except CutlayerError:
             raise
         except Exception as error:
@@ -175,6 +180,7 @@ def infer(party: LocalParty, action: Action) -> Runner:
     work, state = _work(party, action), action.what
     name, outputs = work.name, work.outputs
     known, count = shared.meter.flops(name, "infer"), shared.meter.compute(party.name, name, "infer")
+    first = _counted(party, name, "infer", count)
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
@@ -186,11 +192,10 @@ def infer(party: LocalParty, action: Action) -> Runner:
         try:
             with torch.no_grad():
                 if shapes not in known:
-                    with counting(known, shapes, count):
-                        result = live.module(*inputs)
+                    result = first(live, shapes, inputs)
                 else:
                     count[1] += known[shapes]
-                    result = live.module(*inputs)
+                    result = live.call(*inputs)
         except CutlayerError:
             raise
         except Exception as error:
@@ -198,6 +203,27 @@ def infer(party: LocalParty, action: Action) -> Runner:
         _keep(flight, outputs, result)
 
     return run
+
+
+def _counted(party: LocalParty, name: str, direction: str, count: list[int]) -> First:
+    """Return what runs a segment on inputs of new shapes and counts the FLOPs."""
+    shared = party.shared
+    known, backwards = shared.meter.flops(name, direction), shared.meter.flops(name, "backward")
+
+    def first(live: LiveSegment, shapes: Shapes, inputs: list[Tensor]) -> Any:
+        with counting(known, shapes, count):
+            return live.call(*inputs)
+
+    def first_compiled(live: LiveSegment, shapes: Shapes, inputs: list[Tensor]) -> Any:
+        # PyTorch's counter sees nothing of what is compiled.
+        module, training = shared.blueprint.graph.segments[name].module, direction == "forward"
+        known[shapes], back = flops_apart(module, inputs, training=training, device=shared.device)
+        if training:
+            backwards[shapes] = back
+        count[1] += known[shapes]
+        return live.call(*inputs)
+
+    return first_compiled if shared.workshop.compiles(name) else first
 
 
 def loss(party: LocalParty, action: Action) -> Runner:
@@ -237,8 +263,9 @@ def loss(party: LocalParty, action: Action) -> Runner:
 def backward(party: LocalParty, action: Action) -> Runner:
     """Back-propagate through a segment from its losses and the gradients of its outputs, in one go."""
     shared = party.shared
-    work, state, apart = _work(party, action), action.what, shared.apart
+    work, state = _work(party, action), action.what
     name, index, outputs = work.name, work.index, work.outputs
+    apart = shared.apart and not shared.workshop.compiles(name)  # a compiled backward is done in one go
     known, count = shared.meter.flops(name, "backward"), shared.meter.compute(party.name, name, "backward")
     weights: dict[tuple[float, torch.dtype], Tensor] = {}
 
@@ -398,6 +425,8 @@ def _explained(error: Exception, party: str, place: str, step: int, tensors: lis
         todo = "BatchNorm needs more than one row: choose another batch_size, or drop_last=True"
     elif "in-place operation" in text:
         todo = "the first layer there changes what it is given: use inplace=False, or cut after it"
+    elif type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        todo = "leave this segment out of compiled, or see what PyTorch's compiler wants of it"
     elif "out of bounds" in text or "Target" in text:
         todo = "labels must be 0 … classes-1; check the labels and the number of outputs of the last layer"
     shapes = ", ".join(str(TensorSpec.of(t)) if t.ndim else str(t.dtype) for t in tensors)

@@ -6,7 +6,7 @@ import copy
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ..errors import FrameError, StudyError
 from ..graph.parts import Segment
 from .early import Owed
 from .optim import OptimizerSpec
+from .precision import Form
 from .restoring import check_groups, check_schedule, check_slots, read_scalars
 
 __all__ = ["LiveSegment", "State", "Workshop"]
@@ -33,12 +34,19 @@ class LiveSegment:
         segment: The segment; its module is copied and stays as it is.
         spec: The optimizer to build.
         device: Where it runs.
+        form: How its module is called, if it is not just called.
+
+    Attributes:
+        call: What to call in the module's place: the module itself, unless there is a form.
     """
 
-    def __init__(self, segment: Segment, spec: OptimizerSpec, device: torch.device) -> None:
+    def __init__(
+        self, segment: Segment, spec: OptimizerSpec, device: torch.device, form: Form | None = None
+    ) -> None:
         self.name = segment.name
         self.spec = spec
         self.module = copy.deepcopy(segment.module).to(device)
+        self.call: Callable[..., Any] = self.module if form is None else form.of(self.module, device)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer = spec.build(self.parameters) if self.parameters else None
         self.schedule = spec.schedule.build(self.optimizer) if self.optimizer and spec.schedule else None
@@ -256,19 +264,30 @@ class Workshop:
         segments: The graph's segments; their modules hold the initial weights.
         specs: Optimizer by segment.
         device: Where copies run.
+        forms: How the modules of some are called.
     """
 
     def __init__(
-        self, segments: Iterable[Segment], specs: Mapping[str, OptimizerSpec], device: torch.device
+        self,
+        segments: Iterable[Segment],
+        specs: Mapping[str, OptimizerSpec],
+        device: torch.device,
+        forms: Mapping[str, Form] | None = None,
     ) -> None:
         self._segments = {segment.name: segment for segment in segments}
         self._specs = specs
         self._device = device
+        self._forms = forms or {}
         self._free: dict[str, list[LiveSegment]] = {}
 
     def fresh(self, name: str) -> LiveSegment:
         """Return a copy with the initial weights."""
-        return LiveSegment(self._segments[name], self._specs[name], self._device)
+        return LiveSegment(self._segments[name], self._specs[name], self._device, self._forms.get(name))
+
+    def compiles(self, name: str) -> bool:
+        """Return whether a segment's module is compiled."""
+        form = self._forms.get(name)
+        return form is not None and form.compiled is not None
 
     def blank(self, name: str) -> LiveSegment:
         """Return a copy whose state is about to be restored."""

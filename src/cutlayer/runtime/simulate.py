@@ -61,12 +61,15 @@ class Simulation(Trainer):
         )
         super().__init__(course, settings, log, Snapshots(log.folder), on_progress=on_progress)
         self.graph, self.calendar = graph, calendar
-        self.place(self._everyone(holdings, cohorts, self.shared))
+        self.place(self._everyone(holdings, cohorts, self.circumstances))
         if not any(isinstance(event, Placed) for event in log.events):
             self._note_places()
 
     def _everyone(
-        self, holdings: Holdings | None, cohorts: Cohorts | None, shared: Circumstances
+        self,
+        holdings: Holdings | None,
+        cohorts: Cohorts | None,
+        circumstances: Callable[[str], Circumstances],
     ) -> dict[str, LocalParty]:
         names = [party.name for party in self.graph.parties]
         hub = MemoryHub(names)
@@ -75,7 +78,7 @@ class Simulation(Trainer):
             party.name: LocalParty(
                 party.name,
                 party.role,
-                shared,
+                circumstances(party.name),
                 hub.end(party.name),
                 PlainSeal(party=party.name),
                 data.get(party.name, {}),
@@ -109,14 +112,15 @@ class Simulation(Trainer):
             if segment in self.parties[party].live:
                 return self.parties[party]
         first = self.parties[role.parties[0]]
-        first.live[segment] = self.shared.workshop.fresh(segment)
+        first.live[segment] = first.shared.workshop.fresh(segment)
         return first
 
     def adopt(self, party: str, segment: str, weights: State) -> None:
         """Give ``party`` the segment with these weights, and nobody else."""
         for other in self.graph.roles[self.graph.segments[segment].role].parties:
             self.parties[other].live.pop(segment, None)
-        live = self.parties[party].live[segment] = self.shared.workshop.fresh(segment)
+        holder = self.parties[party]
+        live = holder.live[segment] = holder.shared.workshop.fresh(segment)
         live.restore({**live.state(), **{f"weight/{name}": tensor for name, tensor in weights.items()}})
 
     def predict(self, holdings: Holdings, split: str, batch_size: int = 256) -> dict[str, dict[str, Tensor]]:
@@ -128,16 +132,20 @@ class Simulation(Trainer):
         index = next(i for i, turn in enumerate(self.graph.turns) if all(turn[r] == p for r, p in holders))
         cohorts = Cohorts(self.graph, holdings, labels=False)
         calendar = Calendar(cohorts.rows, 1, evaluation_batch_size=batch_size)
-        shared = dataclasses.replace(self.shared, calendar=calendar, judge=None, meter=Meter())
-        parties = self._everyone(holdings, cohorts, shared)
+        meter = Meter()
+
+        def circumstances(party: str) -> Circumstances:
+            return dataclasses.replace(self.circumstances(party), calendar=calendar, judge=None, meter=meter)
+
+        parties = self._everyone(holdings, cohorts, circumstances)
         for name, party in parties.items():
             party.live = self.parties[name].live
         batches = [Batch(split, index, 0, number) for number in range(calendar.batches(index, split))]
         with own_randomness():
-            Performer(parties, shared.meter).perform(
+            Performer(parties, meter).perform(
                 prediction_step(self.graph, index, batch.number, batch) for batch in batches
             )
-        for event in shared.meter.drain(-1):
+        for event in meter.drain(-1):
             if isinstance(event, Traffic | Computed):
                 self.log.write(dataclasses.replace(event, phase="prediction"))
         return {

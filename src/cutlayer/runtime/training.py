@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import math
 import resource
@@ -28,6 +29,7 @@ from .optim import OptimizerSpec
 from .party import Circumstances, LocalParty
 from .performing import Performer
 from .positions import START, Position, points
+from .precision import check_compiler, forms_of
 from .snapshots import Snapshot, Snapshots
 from .stopping import EarlyStopping, Judge
 
@@ -40,12 +42,29 @@ _SUM = "+"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a study trains, apart from graph, data and schedule."""
+    """How a study trains, apart from graph, data and schedule.
+
+    Attributes:
+        optimizers: By segment.
+        epochs: How many.
+        seed: Of all that is drawn.
+        device: Where parties compute that are not in ``devices``.
+        devices: By party.
+        precision: Of the segments that do not have float32.
+        compiled: Segments that are compiled.
+        metrics: Names; all that fit if empty.
+        early_stopping: When to stop.
+        check_finite: Stop at NaN and infinity.
+        evaluate: Splits to measure.
+    """
 
     optimizers: Mapping[str, OptimizerSpec]
     epochs: int
     seed: int
     device: str = "cpu"
+    devices: Mapping[str, str] = field(default_factory=dict)
+    precision: Mapping[str, str] = field(default_factory=dict)
+    compiled: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     early_stopping: EarlyStopping | None = None
     check_finite: bool = True
@@ -124,13 +143,14 @@ class Trainer:
         self._shown = 0.0
         self._steps = 0
         device = torch.device(settings.device)
+        self._forms = forms_of(course.graph, settings.precision, settings.compiled)
         self.shared = Circumstances(
             blueprint=Blueprint(course.graph),
             calendar=course.calendar,
             meter=self.meter,
             seed=settings.seed,
             device=device,
-            workshop=Workshop(course.graph.segments.values(), settings.optimizers, device),
+            workshop=self._workshop(device),
             timeout_s=timeout_s,
             check_finite=settings.check_finite,
             metrics=settings.metrics,
@@ -140,11 +160,29 @@ class Trainer:
             wary=wary,
             apart=apart,
         )
+        self._by_device = {device: self.shared}
+
+    def circumstances(self, party: str) -> Circumstances:
+        """Return :attr:`shared` as ``party`` has it: with its own device."""
+        device = torch.device(self.settings.devices.get(party, self.settings.device))
+        if device not in self._by_device:
+            self._by_device[device] = dataclasses.replace(
+                self.shared, device=device, workshop=self._workshop(device)
+            )
+        return self._by_device[device]
+
+    def _workshop(self, device: torch.device) -> Workshop:
+        segments = self.course.graph.segments.values()
+        return Workshop(segments, self.settings.optimizers, device, self._forms)
 
     def place(self, parties: Mapping[str, LocalParty]) -> None:
         """Say which parties are here; they were made with :attr:`shared`."""
         self.parties = parties
         self.performer = Performer(parties, self.meter)
+        segments = self.course.graph.segments
+        for role in {segments[name].role for name in self.settings.compiled}:
+            for device in {party.shared.device for party in parties.values() if party.role == role}:
+                check_compiler(device)
 
     def train(self, start: Position = START) -> None:
         """Train from ``start`` to the end, or to the verdict that stops it; then go back to the best snapshot."""
@@ -266,12 +304,14 @@ class Trainer:
             self.parties[party].best = {name: dict(state) for name, state in best.items()}
         for party, segments in snapshot.states.items():
             for name, state in segments.items():
+                here = self.parties[party]
                 if name.endswith(_SUM):
-                    self.parties[party].sums[name.removesuffix(_SUM)] = dict(state)
+                    total = {key: tensor.to(here.shared.device) for key, tensor in state.items()}
+                    here.sums[name.removesuffix(_SUM)] = total
                     continue
-                live = self.shared.workshop.blank(name.partition("#")[0])
+                live = here.shared.workshop.blank(name.partition("#")[0])
                 live.restore(state)
-                self.parties[party].live[name] = live
+                here.live[name] = live
 
     def _verdict(self, epoch: int) -> bool:
         stopping = self.settings.early_stopping
@@ -287,7 +327,7 @@ class Trainer:
         """Each party that kept a snapshot of the best epoch takes it up again."""
         for party in self.parties.values():
             for name, state in party.best.items():
-                live = party.live.get(name) or self.shared.workshop.blank(name)
+                live = party.live.get(name) or party.shared.workshop.blank(name)
                 live.restore({key: tensor.clone() for key, tensor in state.items()})
                 party.live[name] = live
 

@@ -49,6 +49,7 @@ def serve(
     Raises:
         CutlayerError: Whatever ended it; started again in the same folder, it goes on.
     """
+    part.check()
     part = replace(part, apart=not is_this_machine(address.rpartition(":")[0]))
     sealer = Sealer(credentials, part.study.digest)
     participant = Participant(part, sealer, watcher, lambda epoch: conductor.epoch_begins(epoch))

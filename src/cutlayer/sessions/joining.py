@@ -30,6 +30,7 @@ def join(
 
     Raises:
         IdentityError: The host refuses this party, or is not the study's host.
+        StudyError: This machine cannot compute the party's part.
         CutlayerError: Whatever else ended it; started again in the same folder, it goes on.
     """
     part = replace(part, apart=not is_this_machine(address.rpartition(":")[0]))
@@ -37,6 +38,7 @@ def join(
     if participant.finished:
         watcher.note(f"all was done already: the study's end is noted in {part.folder}")
         return participant.leave()
+    part.check()
 
     def on_state(connected: bool, why: str) -> None:
         watcher.note("connected" if connected else f"not connected: {why}")

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from ..data import PartyData
 from ..errors import CutlayerError
 from ..metering.events import Event
+from ..runtime.devices import check_device
+from ..runtime.precision import check_compiler
 from ..runtime.training import Progress
 from ..study import Study
 from ..transports import Transport
@@ -39,6 +43,19 @@ class Part:
     folder: Path
     every: int = 200
     apart: bool = True
+
+    def check(self) -> None:
+        """See that this machine can compute what the party's segments need.
+
+        Raises:
+            StudyError: Its device is not there, or a segment is to be compiled and there is no compiler.
+        """
+        graph, settings = self.study.graph, self.study.settings
+        word = settings.devices[self.party]
+        check_device(word, self.party)
+        role = next(party.role for party in graph.parties if party.name == self.party)
+        if any(graph.segments[name].role == role for name in settings.compiled):
+            check_compiler(torch.device(word))
 
     @property
     def rows(self) -> dict[str, int]:

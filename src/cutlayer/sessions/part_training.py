@@ -14,6 +14,7 @@ from ..errors import CutlayerError, LogError
 from ..keys.sealing import Sealer
 from ..metering.events import Event, Placed
 from ..metering.run_log import RunLog
+from ..runtime.devices import described
 from ..runtime.halves import save_half
 from ..runtime.party import LocalParty
 from ..runtime.positions import START, Position
@@ -112,7 +113,7 @@ class PartTrainer(Trainer):
         party = LocalParty(
             part.party,
             next(p.role for p in part.study.graph.parties if p.name == part.party),
-            self.shared,
+            self.circumstances(part.party),
             transport,
             # Between clients the transport seals already; only what a relay of the program passes on needs more.
             sealer
@@ -126,6 +127,7 @@ class PartTrainer(Trainer):
         self.place({part.party: party})
         self.restore(snapshot)
         self._compare_threads(snapshot.memory.get("threads", torch.get_num_threads()))
+        self._compare_devices(snapshot.memory.get("device", self._device))
         party.away = party.away or (not snapshot.memory and position > START)
         self._watcher.note(f"begin at {position}" if position == START else f"go on from {position}")
 
@@ -148,13 +150,25 @@ class PartTrainer(Trainer):
                 f"start it with --threads {before} to have the same"
             )
 
+    def _compare_devices(self, before: str) -> None:
+        if before != self._device:
+            word = before.partition(" ")[0]
+            self._watcher.note(
+                f"!! this party computed on {before} before and now on {self._device}: the last bits will differ; "
+                f"start it with --device {word} to have the same"
+            )
+
+    @property
+    def _device(self) -> str:
+        return described(self.circumstances(self._part.party).device)
+
     def _epoch(self, epoch: int, first: int) -> None:
         if not first:
             self._on_epoch(epoch)
         super()._epoch(epoch, first)
 
     def _memory(self) -> dict[str, Any]:
-        return super()._memory() | {"threads": torch.get_num_threads()}
+        return super()._memory() | {"threads": torch.get_num_threads(), "device": self._device}
 
     def _keep(self, position: Position) -> None:
         self._keeping.let_old_ones_go()

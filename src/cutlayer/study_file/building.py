@@ -11,7 +11,9 @@ from torch import nn
 from ..errors import StudyError, nearest
 from ..graph import SplitGraph
 from ..graph.parts import Placement
+from ..runtime.devices import check_device, devices_of
 from ..runtime.optim import OptimizerSpec, lr_schedule, optimizer
+from ..runtime.precision import compiled_of, precision_of
 from ..runtime.stopping import EarlyStopping
 from ..schedules import Asynchronous, Parallel, RoundRobin, Schedule, SplitFed
 from ..study import Study
@@ -42,7 +44,6 @@ def study_of(file: StudyFile, people: Placement, functions: Functions | None = N
         functions: Where models come from; knows afterwards which files were executed.
     """
     tables = file.tables
-    _check_device(file)
     functions = functions or Functions(file.path.parent, tables.study.seed)
     graph = graph_of(file, people, functions)
     with in_table(file, "early_stopping"):
@@ -50,6 +51,12 @@ def study_of(file: StudyFile, people: Placement, functions: Functions | None = N
     with in_table(file, "schedule"):
         schedule = _SCHEDULES[tables.schedule.name](**tables.schedule.model_dump())
     settings = tables.study
+    with in_table(file, "study"):
+        devices_of(settings.device, graph)
+        if isinstance(settings.device, str):
+            check_device(settings.device)
+        precision_of(settings.precision, graph.order)
+        compiled_of(settings.compiled, graph.order)
     return Study(
         graph=graph,
         optimizer=_optimizers(file, graph),
@@ -65,6 +72,8 @@ def study_of(file: StudyFile, people: Placement, functions: Functions | None = N
         evaluate=tuple(settings.evaluate),
         check_finite=settings.check_finite,
         device=settings.device,
+        precision=settings.precision,
+        compiled=tuple(settings.compiled),
         code=functions.code,
     )
 
@@ -99,20 +108,3 @@ def _settings(table: NamedTable, taken: set[str]) -> dict[str, object]:
     for name in taken & set(table.settings):
         raise StudyError(f"{name!r} is no setting", todo="cutlayer fills it in")
     return table.settings
-
-
-def _check_device(file: StudyFile) -> None:
-    word = file.tables.study.device
-    with in_table(file, "study"):
-        try:
-            device = torch.device(word)
-        except RuntimeError as error:
-            raise StudyError(
-                f"PyTorch knows no device {word!r}", expected='"cpu", "cuda" or "cuda:1"'
-            ) from error
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise StudyError(
-                "this machine has no CUDA GPU that PyTorch can use",
-                got=f'device = "{word}"',
-                todo='say device = "cpu"',
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,13 @@ class StudyFile:
         from .joining import at_party
 
         return at_party(self, party, None if data is None else Path(data))
+
+    def on(self, device: str | None) -> StudyFile:
+        """Return the file as if ``[study] device`` said this, or as it is; the study's digest stays the same."""
+        if device is None:
+            return self
+        table = self.tables.study.model_copy(update={"device": device})
+        return replace(self, tables=self.tables.model_copy(update={"study": table}))
 
     def deal(self, out: str | Path) -> dict[str, Path]:
         """Write a folder for each party, with all that it needs to join, and return them by party.

@@ -21,6 +21,16 @@ def _held_out() -> list[Split]:
     return ["valid", "test"]
 
 
+DeviceWords = Annotated[
+    str | dict[str, str],
+    expects('a word such as "cuda" for all, or a table by party or role: { server = "cuda" }'),
+]
+PrecisionWords = Annotated[
+    str | dict[str, str],
+    expects('"float32" or "bfloat16" for all segments, or a table by segment: { top = "bfloat16" }'),
+]
+
+
 class StudyTable(Table):
     """``[study]``: see :class:`cutlayer.Study`; the name is the file's unless given."""
 
@@ -28,7 +38,9 @@ class StudyTable(Table):
     seed: int = 0
     epochs: Positive = 1
     batch_size: Positive = 64
-    device: str = "cpu"
+    device: DeviceWords = "cpu"
+    precision: PrecisionWords = "float32"
+    compiled: list[str] = Field(default_factory=list)
     metrics: list[Metric] = Field(default_factory=list)
     evaluate: list[Split] = Field(default_factory=_held_out)
     drop_last: bool = False
