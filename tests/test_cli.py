@@ -92,6 +92,19 @@ def test_the_help_of_each_command_shows_examples(command: str) -> None:
     assert re.search(rf"^\s*cutlayer {command} \S", result.output, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("command", "tables"),
+    [
+        ("serve", {"[network]"}),
+        ("join", {"[network]"}),
+        ("fields", {"[parties]"}),
+        ("deal", {"[parties]", "[fields]"}),
+    ],
+)
+def test_help_names_tables_of_the_study_file(command: str, tables: set[str]) -> None:
+    assert tables <= set(re.findall(r"\[[a-z]+\]", run(command, "--help").output))
+
+
 def test_without_words_help_is_shown() -> None:
     assert "Usage" in run().output
     for command in COMMANDS[1:]:

@@ -20,7 +20,7 @@ def deal(
 ) -> None:
     """Deal pooled data to the parties, as files: a rehearsal of what each would bring along.
 
-    DIR/PARTY holds the study file, with the tables [parties] and [fields] filled in, the model code and the
+    DIR/PARTY holds the study file, with the tables \\[parties] and \\[fields] filled in, the model code and the
     party's own records. Nothing else is needed to join.
 
     \b

@@ -20,7 +20,7 @@ def fields(
     study: Annotated[Path, STUDY],
     data: Annotated[Path, typer.Option(help="The folder of your own data.", metavar="DIR")],
     party: Annotated[
-        str, typer.Option("--as", help="Your party's name in [parties], or its role.", metavar="PARTY")
+        str, typer.Option("--as", help="Your party's name in \\[parties], or its role.", metavar="PARTY")
     ],
 ) -> None:
     """Print names, types and shapes of your own data and how many rows there are, to send to the study lead.

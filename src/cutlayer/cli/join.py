@@ -28,7 +28,7 @@ def join(
     out: options.Out = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Where the host listens, if not where [network] says.", metavar="HOST:PORT"),
+        typer.Option(help="Where the host listens, if not where \\[network] says.", metavar="HOST:PORT"),
     ] = None,
     approve: options.Approve = None,
     threads: options.Threads = None,

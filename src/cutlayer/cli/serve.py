@@ -27,7 +27,7 @@ def serve(
     listen: Annotated[
         str | None,
         typer.Option(
-            help="Where to listen; the port of [network] address, on all interfaces, unless given.",
+            help="Where to listen; the port of \\[network] address, on all interfaces, unless given.",
             metavar="HOST:PORT",
         ),
     ] = None,
