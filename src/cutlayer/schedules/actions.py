@@ -53,9 +53,9 @@ class Op(StrEnum):
     CLIP = "clip"  # what = bound: scale one's gradients so that the norm of all parties' is at most that
     ACCUMULATE = "accumulate"  # keep the segment's gradients, to be added to those of the next batch
     ADVANCE = "advance"  # the segment's learning-rate schedule moves on one epoch
-    GIVE = "give"  # what = role: hand the role's segment state over
-    TAKE = "take"  # what = role: take it over
-    RELAY = "relay"  # what = role: pass a sealed hand-over on, unopened
+    GIVE = "give"  # what = role, or role:update: hand the role's segment state over, or what changed in it
+    TAKE = "take"  # what = role, or role:update: take it over
+    RELAY = "relay"  # what = role, or role:update: pass a sealed hand-over on, unopened
     OWN = "own"  # what = role: have a state of the role of one's own from now on, never handed over
     FORK = "fork"  # what = role#copy: make a working copy of the state that one has
     COPY = "copy"  # what = role#copy: hand a copy of the role's state over and keep the state

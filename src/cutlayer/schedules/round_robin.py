@@ -24,10 +24,13 @@ class RoundRobin(StepOptions):
         handover: ``"peer"``: the state goes straight to the next client; ``"server"``: sealed, through
             the server, which passes it on unopened.
         turn: Batches in a turn; 0 means an epoch of the client's own data.
+        updates: Weights are handed over as what changed in them since the beginning, to the last bit: the initial
+            weights are everybody's, by the study's seed.
     """
 
     handover: Literal["peer", "server"] = "peer"
     turn: int = 0
+    updates: bool = False
     name: str = "round_robin"
 
     def __post_init__(self) -> None:
@@ -46,7 +49,8 @@ class RoundRobin(StepOptions):
         count = "1 batch" if self.turn == 1 else f"{self.turn} batches"
         length = count if self.turn else "an epoch of the client's data"
         way = "peer to peer" if self.handover == "peer" else "through the server"
-        return ", ".join([f"round robin, a turn is {length}, hand-over {way}", *self.options()])
+        words = [f"round robin, a turn is {length}, hand-over {way}{' of updates' if self.updates else ''}"]
+        return ", ".join([*words, *self.options()])
 
     def epoch(self, graph: SplitGraph, calendar: Calendar, epoch: int) -> Iterator[Action | Step]:
         """Yield the turns of ``epoch``: hand-over, then training steps; at the end the learning rate moves on."""
@@ -118,7 +122,8 @@ class RoundRobin(StepOptions):
         for role in graph.roles.values():
             giver, taker = graph.turns[holder][role.name], graph.turns[turn][role.name]
             if giver != taker and graph.segments_of(role.name):
-                yield from hand_over(role.name, giver, taker, step, self.relay(graph))
+                what = f"{role.name}:update" if self.updates else role.name
+                yield from hand_over(what, giver, taker, step, self.relay(graph))
 
     def relay(self, graph: SplitGraph) -> str:
         """Return the party that passes hand-overs on, empty where they go straight to the next client.

@@ -44,24 +44,34 @@ class StateRules(Ledger):
             role = self._copy_of_role(action)
             if role not in (self.roles[action.party], self.roles.get(action.peer)):
                 raise Refused(f"neither {action.party!r} nor {action.peer!r} is of role {role!r}")
+            what = action.what
         else:
-            self._party_of(action, action.what)
-            if (action.party, action.what) in self._owners:
+            what = self._state_handed(action)
+            self._party_of(action, what)
+            if (action.party, what) in self._owners:
                 raise Refused(f"{action.party!r} has a state of its own, which is never handed over")
-        self._hold(action, action.what)
-        self._at_rest(action, action.what)
+        self._hold(action, what)
+        self._at_rest(action, what)
         self._made[action.party].clear()  # whoever gives its state away keeps nothing of its batches
         if "#" in action.what:
             self._end_copy(action, action.what)
         else:
-            self._holder[action.what] = ""
+            self._holder[what] = ""
 
     def _take(self, action: Action, frame: Made | None) -> None:
         if "#" in action.what:
             self._begin_copy(action)
         else:
-            self._party_of(action, action.what)
-            self._holder[action.what] = action.party
+            what = self._state_handed(action)
+            self._party_of(action, what)
+            self._holder[what] = action.party
+
+    def _state_handed(self, action: Action) -> str:
+        """Return the role whose state is handed over, whole or as an update."""
+        role, mark, form = action.what.partition(":")
+        if mark and form != "update":
+            raise Refused(f"a state is not handed over as {form!r}", f"write {role}, or {role}:update")
+        return role
 
     # Copies
 

@@ -109,7 +109,10 @@ def prediction_step(graph: SplitGraph, turn: int, step: int, batch: Batch) -> St
 
 
 def hand_over(role: str, giver: str, taker: str, step: int, via: str = "") -> Iterator[Action]:
-    """Yield the hand-over of a role's segment state, directly or sealed through the party ``via``."""
+    """Yield the hand-over of a role's segment state, directly or sealed through the party ``via``.
+
+    ``role:update`` hands over what changed in it since the beginning, which everybody knows.
+    """
     yield Action(step, giver, Op.GIVE, role, taker, via)
     if via:
         yield Action(step, via, Op.RELAY, role, giver, taker)

@@ -29,6 +29,7 @@ class RoundRobinTable(StepsTable):
     name: Literal["round_robin"] = "round_robin"
     handover: Literal["peer", "server"] = "peer"
     turn: NotNegative = 0
+    updates: bool = False
 
 
 class RoundsTable(StepsTable):
