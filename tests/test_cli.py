@@ -105,6 +105,15 @@ def test_help_names_tables_of_the_study_file(command: str, tables: set[str]) -> 
     assert tables <= set(re.findall(r"\[[a-z]+\]", run(command, "--help").output))
 
 
+def test_help_fills_a_narrow_terminal() -> None:
+    finished = process("serve", "--help", env={**os.environ, "COLUMNS": "80"})
+    text, _ = finished.communicate(timeout=30)
+    paragraph = re.search(r"Shows first.*?it goes on\.", text, re.DOTALL)
+    assert paragraph is not None
+    lines = [line.strip() for line in paragraph.group().splitlines()]
+    assert len(lines) > 2 and all(len(line) > 60 for line in lines[:-1])
+
+
 def test_without_words_help_is_shown() -> None:
     assert "Usage" in run().output
     for command in COMMANDS[1:]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from .check import check
-from .commands import app
+from .commands import app, flowing
 from .cuts import cuts
 from .deal import deal
 from .describe import describe
@@ -34,7 +34,8 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 app.command(rich_help_panel="A study in one process")(demo)
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(no_args_is_help=True, rich_help_panel=_panel)(_command)
+        _help = flowing(_command.__doc__ or "")
+        app.command(no_args_is_help=True, rich_help_panel=_panel, help=_help)(_command)
 app.add_typer(keys, rich_help_panel="A study between organisations")
 
 

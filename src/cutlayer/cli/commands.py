@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from typer.core import TyperGroup
 from ..errors import CutlayerError
 from .screen import complain
 
-__all__ = ["STUDY", "app"]
+__all__ = ["STUDY", "app", "flowing"]
 
 _HELP = """
 Split learning: parties train one network together while raw records stay at home.
@@ -55,6 +56,12 @@ class _Commands(TyperGroup):
                 raise
             complain(str(error))
             raise typer.Exit(1) from None
+
+
+def flowing(text: str) -> str:
+    """Return a docstring whose paragraphs fill a terminal of any width; those that begin with a mark stay."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else p.replace("\n", " ") for p in paragraphs)
 
 
 def _version(wanted: bool) -> None:
