@@ -64,7 +64,7 @@ class Study:
             CPU whoever is not named. Each party's own business, and not part of the digest.
         precision: ``"float32"``, or ``"bfloat16"``: forwards and backwards run in mixed precision (autocast), while
             weights, optimizers, losses and what crosses cuts stay float32; or by segment, ``{"top": "bfloat16"}``.
-        compiled: Segments that ``torch.compile`` compiles.
+        compiled: Segments that ``torch.compile`` compiles for training.
         name: The study's name.
         code: SHA-256 (hex) by file name of the model code that was executed, where the study is of a file.
 

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class CentralTwin:
         for name, segment in self.network.segments.items():
             segment.register_forward_pre_hook(lambda module, args, name=name: self._draw(name))
             if forms and name in forms:
-                segment.forward = forms[name].of(segment.forward, torch.device(device))
+                segment.forward = _formed(segment, forms[name], torch.device(device))
 
     def train_epoch(self, steps: Iterable[tuple[Batch, ...]]) -> None:
         """Train on the rows of each step's batches, taken together, in order; then move the learning rates on."""
@@ -223,6 +224,16 @@ class _Pile:
         """Where the augmentation of a role's dataset draws from; an evaluation is the same in every epoch."""
         epoch = batch.epoch if batch.split in TRAINED else 0
         return stream(self.seed, "data", role, batch.split, batch.turn, epoch, batch.number)
+
+
+def _formed(segment: nn.Module, form: Form, device: torch.device) -> Callable[..., Any]:
+    """Return what a segment does in the place of its own forward."""
+    train, evaluate = (form.of(segment.forward, device, training=training) for training in (True, False))
+
+    def forward(*inputs: Tensor) -> Any:
+        return (train if segment.training else evaluate)(*inputs)
+
+    return forward
 
 
 @contextlib.contextmanager

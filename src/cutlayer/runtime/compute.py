@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -134,7 +134,7 @@ def forward(party: LocalParty, action: Action) -> Runner:
     seed, cuda = stream(shared.seed, "segment", name), shared.device.type == "cuda"
     randomness = torch.default_generator
     known, count = shared.meter.flops(name, "forward"), shared.meter.compute(party.name, name, "forward")
-    first = _counted(party, name, "forward", count)
+    first = _counted(party, name, known, count)
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
@@ -180,7 +180,6 @@ def infer(party: LocalParty, action: Action) -> Runner:
     work, state = _work(party, action), action.what
     name, outputs = work.name, work.outputs
     known, count = shared.meter.flops(name, "infer"), shared.meter.compute(party.name, name, "infer")
-    first = _counted(party, name, "infer", count)
 
     def run(step: int, what: str) -> None:
         flight = party.flight(step)
@@ -192,10 +191,11 @@ def infer(party: LocalParty, action: Action) -> Runner:
         try:
             with torch.no_grad():
                 if shapes not in known:
-                    result = first(live, shapes, inputs)
+                    with counting(known, shapes, count):
+                        result = live.evaluate(*inputs)
                 else:
                     count[1] += known[shapes]
-                    result = live.call(*inputs)
+                    result = live.evaluate(*inputs)
         except CutlayerError:
             raise
         except Exception as error:
@@ -205,10 +205,10 @@ def infer(party: LocalParty, action: Action) -> Runner:
     return run
 
 
-def _counted(party: LocalParty, name: str, direction: str, count: list[int]) -> First:
-    """Return what runs a segment on inputs of new shapes and counts the FLOPs."""
-    shared = party.shared
-    known, backwards = shared.meter.flops(name, direction), shared.meter.flops(name, "backward")
+def _counted(party: LocalParty, name: str, known: dict[Hashable, int], count: list[int]) -> First:
+    """Return what runs a segment in training on inputs of new shapes and counts the FLOPs."""
+    shared, module = party.shared, party.shared.blueprint.graph.segments[name].module
+    back = shared.meter.flops(name, "backward")
 
     def first(live: LiveSegment, shapes: Shapes, inputs: list[Tensor]) -> Any:
         with counting(known, shapes, count):
@@ -216,10 +216,7 @@ def _counted(party: LocalParty, name: str, direction: str, count: list[int]) -> 
 
     def first_compiled(live: LiveSegment, shapes: Shapes, inputs: list[Tensor]) -> Any:
         # PyTorch's counter sees nothing of what is compiled.
-        module, training = shared.blueprint.graph.segments[name].module, direction == "forward"
-        known[shapes], back = flops_apart(module, inputs, training=training, device=shared.device)
-        if training:
-            backwards[shapes] = back
+        known[shapes], back[shapes] = flops_apart(module, inputs, shared.device)
         count[1] += known[shapes]
         return live.call(*inputs)
 

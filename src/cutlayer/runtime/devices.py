@@ -77,6 +77,8 @@ def described(device: torch.device) -> str:
 
 def _parsed(word: object) -> torch.device:
     try:
+        if isinstance(word, int):  # the number of a GPU, on a machine that has some
+            raise TypeError
         return torch.device(word)  # type: ignore[call-overload, no-any-return]
     except (RuntimeError, TypeError) as error:
         raise StudyError(f"PyTorch knows no device {word!r}", expected="'cpu', 'cuda' or 'cuda:1'") from error

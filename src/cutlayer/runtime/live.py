@@ -37,7 +37,8 @@ class LiveSegment:
         form: How its module is called, if it is not just called.
 
     Attributes:
-        call: What to call in the module's place: the module itself, unless there is a form.
+        call: What to call in the module's place in training: the module itself, unless there is a form.
+        evaluate: What to call in its place in evaluation.
     """
 
     def __init__(
@@ -46,7 +47,11 @@ class LiveSegment:
         self.name = segment.name
         self.spec = spec
         self.module = copy.deepcopy(segment.module).to(device)
-        self.call: Callable[..., Any] = self.module if form is None else form.of(self.module, device)
+        self.call: Callable[..., Any] = self.module
+        self.evaluate: Callable[..., Any] = self.module
+        if form is not None:
+            self.call = form.of(self.module, device, training=True)
+            self.evaluate = form.of(self.module, device, training=False)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer = spec.build(self.parameters) if self.parameters else None
         self.schedule = spec.schedule.build(self.optimizer) if self.optimizer and spec.schedule else None
@@ -285,7 +290,7 @@ class Workshop:
         return LiveSegment(self._segments[name], self._specs[name], self._device, self._forms.get(name))
 
     def compiles(self, name: str) -> bool:
-        """Return whether a segment's module is compiled."""
+        """Return whether a segment's module is compiled in training."""
         form = self._forms.get(name)
         return form is not None and form.compiled is not None
 

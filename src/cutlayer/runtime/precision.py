@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import StudyError, nearest
 from ..graph.flops import flop_counter
@@ -30,7 +30,7 @@ Forward = Callable[..., Any]
 
 _WORDS = ("float32", "bfloat16")
 _MOST_SHAPES = 64
-"""How many shapes of inputs a segment is compiled for, training and evaluation together."""
+"""How many shapes of inputs a segment is compiled for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,19 @@ class Form:
     Attributes:
         dtypes: Of its outputs, as the graph states them.
         precision: ``"float32"``: as it is; ``"bfloat16"``: under autocast.
-        compiled: What runs a compiled copy of the segment, ``compiled(module, *inputs)``; shared by all copies.
+        compiled: What runs the segment compiled, in training: ``compiled(module, *inputs)``; shared by all copies.
     """
 
     dtypes: tuple[torch.dtype | None, ...]
     precision: str = "float32"
     compiled: Forward | None = None
 
-    def of(self, forward: Forward, device: torch.device) -> Forward:
-        """Return what to call in the place of ``forward``, a module on ``device`` or what does the same."""
-        if self.compiled is not None:
+    def of(self, forward: Forward, device: torch.device, *, training: bool) -> Forward:
+        """Return what to call in the place of ``forward``, a module on ``device`` or what does the same.
+
+        An evaluation is not compiled: it is a small part of the work, and has shapes of its own to compile for.
+        """
+        if training and self.compiled is not None:
             forward = functools.partial(self.compiled, forward)
         if self.precision == "float32":
             return forward
@@ -187,21 +190,18 @@ def _trial(x: Tensor) -> Tensor:
     return (x * 2.0).relu() + 1.0
 
 
-def flops_apart(
-    module: torch.nn.Module, inputs: Sequence[Tensor], *, training: bool, device: torch.device
-) -> tuple[int, int]:
-    """Return the FLOPs of forward and backward, counted on a copy that is not compiled.
+def flops_apart(module: nn.Module, inputs: Sequence[Tensor], device: torch.device) -> tuple[int, int]:
+    """Return the FLOPs of forward and backward in training, counted on a copy that is not compiled.
 
     Args:
         module: The module, whose copy runs; it stays as it is.
         inputs: Its inputs [B, ...].
-        training: Whether in training mode and with a backward.
-        device: Where the inputs are.
+        device: Where they are.
     """
-    trial = copy.deepcopy(module).to(device).train(training)
-    rows = [tensor.detach().requires_grad_(training and tensor.requires_grad) for tensor in inputs]
+    trial = copy.deepcopy(module).to(device).train()
+    rows = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in inputs]
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(training):
+    with torch.random.fork_rng(devices=devices):
         with flop_counter() as forward:
             result = trial(*rows)
         made = [result] if isinstance(result, Tensor) else list(result)
