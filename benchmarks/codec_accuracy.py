@@ -31,6 +31,7 @@ from torch import nn
 
 import cutlayer as cl
 from cutlayer.metering.events import Traffic
+from cutlayer.sessions.process import keep_memory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,6 +199,7 @@ def main() -> int:
         plot(json.loads((RESULTS / f"{NAME}.json").read_text())["figures"])
         return 0
     measuring.one_thread()
+    keep_memory()
     figures = measure(asked)
     if not asked.quick:
         plot(figures)

@@ -1,0 +1,76 @@
+"""The table and the plot of schedules_table.py."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drawing import COLOURS, MARKERS, draw
+from kept_runs import RESULTS
+from measuring import Figures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["show"]
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "schedules-compared.md"
+PLOT = RESULTS / "schedules_table.svg"
+MEASURES = {"HAM10000": ("auc", 100.0, "AUC (%)"), "CIFAR-10": ("accuracy", 1.0, "test accuracy (%)")}
+"""Which measure is plotted, in which unit."""
+
+
+def show(figures: Figures) -> None:
+    """Print the tables, put each between its two marks in the page, and draw the plot."""
+    page = PAGE.read_text()
+    for data, rows in figures["data"].items():
+        made = table(rows)
+        print(f"{data}\n{made}\n")
+        begin, end = f"<!-- {data} -->", f"<!-- end of {data} -->"
+        page, found = re.subn(
+            f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{made}\n{end}", page, flags=re.DOTALL
+        )
+        if not found:
+            raise SystemExit(f"{PAGE} has no lines {begin!r} and {end!r}")
+    PAGE.write_text(page)
+    plot(figures)
+
+
+def table(rows: Figures) -> str:
+    """Return one data set's table in Markdown."""
+    head = "| schedule | accuracy % | AUC | up MB | down MB | minutes | client GFLOP |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    for name, one in rows.items():
+        accuracy, auc = one["accuracy"], one["auc"]
+        cells = [
+            f"{accuracy['mean']:.1f} ± {accuracy['standard_deviation']:.1f}",
+            f"{auc['mean']:.3f} ± {auc['standard_deviation']:.3f}",
+            *(f"{one[what]['mean']:,.{digits}f}" for what, digits in
+              (("up_mb", 0), ("down_mb", 0), ("minutes", 2), ("client_gflop", 0))),
+        ]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(figures: Figures) -> None:
+    """Draw what each schedule reached against what a client sent and received, a panel for each data set."""
+    epochs, seeds = figures["epochs"], figures["seeds"]
+
+    def panels(axes: list[Axes]) -> None:
+        for axis, (data, rows) in zip(axes, figures["data"].items(), strict=True):
+            measure, unit, label = MEASURES[data]
+            for place, (name, one) in enumerate(rows.items()):
+                look = {"color": COLOURS[place % 7], "marker": MARKERS[place % len(MARKERS)]}
+                axis.errorbar(
+                    one["up_mb"]["mean"] + one["down_mb"]["mean"], unit * one[measure]["mean"],
+                    yerr=unit * one[measure]["standard_deviation"], linestyle="none", capsize=3, markersize=6,
+                    label=name, **look,
+                )  # fmt: skip
+            axis.set_title(f"{data}, {epochs[data]} epochs, {seeds} seeds")
+            axis.set_xscale("log")
+            axis.set_xlabel("MB that a client sent and received")
+            axis.set_ylabel(label)
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+
+    draw(PLOT, panels, width=11.5, height=4.6, columns=2)
