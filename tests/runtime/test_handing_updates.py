@@ -14,7 +14,7 @@ from cutlayer.metering.events import Traffic
 from cutlayer.metering.run_log import RunLog
 from cutlayer.runtime.cohorts import Cohorts
 from cutlayer.runtime.simulate import Simulation
-from cutlayer.schedules import Op, Program, check
+from cutlayer.schedules import Leave, Op, Program, check
 from cutlayer.wire import Kind, Message, decode, encode
 
 PEOPLE = pooled(33)[0].split_rows(3)
@@ -57,6 +57,15 @@ def test_parties_apart_come_to_the_same_bits():
         party = simulated._simulation.holder(segment).name
         for key, tensor in simulated.weights()[segment].items():
             assert torch.equal(found[party, segment][key], tensor), (segment, key)
+
+
+def test_a_client_that_comes_late_needs_one_update():
+    late = [Leave(2, 0, 0, until=1)]
+    found, whole = (apart(study(updates=updates), PEOPLE, late) for updates in (True, False))
+    assert "client-2" in {party for party, _ in found}
+    assert found.keys() == whole.keys()
+    for at, weights in whole.items():
+        assert all(torch.equal(tensor, found[at][key]) for key, tensor in weights.items()), at
 
 
 def handed(run):

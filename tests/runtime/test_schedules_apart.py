@@ -29,7 +29,7 @@ SCHEDULES = [
 ]
 
 
-def apart(study, people=PEOPLE):
+def apart(study, people=PEOPLE, leaves=()):
     """Train with a thread for each party; return the weights that each has in the end."""
     graph, cohorts = study.graph, Cohorts(study.graph, people)
     hub = MemoryHub([party.name for party in graph.parties])
@@ -38,7 +38,7 @@ def apart(study, people=PEOPLE):
     for party in graph.parties:
         settings = study.settings
         trainer = Trainer(
-            study.course(cohorts.rows), settings, RunLog(), Snapshots(None), timeout_s=20, wary=True
+            study.course(cohorts.rows, leaves), settings, RunLog(), Snapshots(None), timeout_s=20, wary=True
         )
         end, seal, own = hub.end(party.name), PlainSeal(party=party.name), data.get(party.name, {})
         local = LocalParty(party.name, party.role, trainer.shared, end, seal, own, {})
