@@ -67,6 +67,8 @@ def begin(
     check_extra()
     credentials = _credentials(file, party, keys)
     folder = out or Path("runs") / name_in_a_path(file.name) / party
+    # Where compiled segments are kept: nobody else may write there, and a restart finds them.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute() / "compiled"))
     if data is None:
         data = _beside(file, party)
     return Own(file=file, party=party, folder=folder, credentials=credentials, data=data, command=_command())
