@@ -17,7 +17,9 @@ from cutlayer.schedules.steps import Step, flat
 CLIENTS = 4
 SCHEDULES = {
     "round robin": cl.RoundRobin(turn=2),
+    "round robin of updates": cl.RoundRobin(turn=2, updates=True, handover="server"),
     "v1": cl.SplitFed(at_once=2),
+    "v1, micro-batches": cl.SplitFed(at_once=2, accumulate=2, in_flight=2, clip=1.0),
     "v1, sampled rounds": cl.SplitFed(round=2, sample=3, at_once=2),
     "v2": cl.SplitFed(version=2, round=3),
     "v3": cl.SplitFed(version=3, round=2),

@@ -73,6 +73,24 @@ def test_what_is_wrong_is_said_in_the_words_of_the_file(more: str, words: str, w
     assert words in str(caught.value)
 
 
-def test_values_that_cannot_be_name_the_table(write: Write) -> None:
-    with pytest.raises(StudyError, match=r"sample is a number of clients.*\[schedule\]"):
-        load_study(write("chain", more='[schedule]\nname = "splitfed"\nsample = 1.5')).build()
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('name = "splitfed"\nsample = 1.5', r"sample is a number of clients.*\[schedule\]"),
+        (
+            'name = "parallel"\naccumulate = 2',
+            r"Parallel has no accumulate: .*\[schedule\].*choose a larger batch_size",
+        ),
+    ],
+)
+def test_values_that_cannot_be_name_the_table(settings: str, words: str, write: Write) -> None:
+    with pytest.raises(StudyError, match=words):
+        load_study(write("chain", more=f"[schedule]\n{settings}")).build()
+
+
+def test_options_of_a_step_go_with_each_schedule_that_has_them(write: Write) -> None:
+    more = '[schedule]\nname = "splitfed"\nversion = 2\naccumulate = 2\nin_flight = 2\nclip = 0.5'
+    study, _ = load_study(write("chain", more=more)).build()
+    assert study.schedule == cl.SplitFed(version=2, accumulate=2, in_flight=2, clip=0.5)
+    study, _ = load_study(write("chain", more="[schedule]\nupdates = true")).build()
+    assert study.schedule == cl.RoundRobin(updates=True)

@@ -1,9 +1,9 @@
 """What training changed in a tensor, to the last bit: weights are initial weights and an update.
 
 Clients share a seed, and with it the initial weights, and later pass on only what became of these (Gupta & Raskar
-2018). Their update is ``w_now - w_start``; in floating point ``w_start + (w_now - w_start)`` is often another number
-than ``w_now``, so the difference is taken between bits here: ``now XOR start``. As with sums, several updates make
-one, ``(c XOR b) XOR (b XOR a) = c XOR a``, in any order and without rounding.
+2018). Their update is ``w_now - w_start``; in floating point ``w_start + (w_now - w_start)`` is another number than
+``w_now`` now and then, so the difference is taken between bits here: ``now XOR start``. As with sums, several
+updates make one, ``(c XOR b) XOR (b XOR a) = c XOR a``, in any order and without rounding.
 
 Bits of numbers that are close have their first bytes in common. So the update's bytes are written in planes, first all
 first bytes and so on, and deflated (RFC 1951), which takes out the zeros.
