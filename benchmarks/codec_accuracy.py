@@ -23,10 +23,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import measuring
-import real_images
 import torch
-from drawing import COLOURS, MARKERS, draw
-from kept_runs import RESULTS, Kept, mean, paired, spread, standard_error
+from common import real_images
+from common.drawing import COLOURS, MARKERS, draw
+from common.kept_runs import RESULTS, Kept, mean, paired, spread, standard_error
 from torch import nn
 
 import cutlayer as cl

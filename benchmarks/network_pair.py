@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Work:
         momentum: Its momentum.
         accumulate: Batches to an optimizer step.
         in_flight: How many of them may be under way.
+        codec: How what crosses the cut is written, both ways or as the codec says.
     """
 
     widths: tuple[int, ...] = ()
@@ -49,17 +50,25 @@ class Work:
     momentum: float = 0.0
     accumulate: int = 1
     in_flight: int = 1
+    codec: str = "exact"
 
 
+_FAR = Work(cut="features.2", rows=512, rate=0.01, momentum=0.9)
+_IN_FLIGHT = replace(_FAR, accumulate=8, in_flight=4)
 WORKS = {
     "w": Work(widths=(784, 256, 10)),
     "wide": Work(widths=(784, 4096, 10), rows=1_920),
     "thin": Work(widths=(784, 8, 10)),
     "vgg": Work(cut="features.2", rows=6_400, rate=0.01, momentum=0.9),
     "vgg_middle": Work(cut="features.10", rows=1_280, rate=0.01, momentum=0.9, accumulate=8, in_flight=4),
+    "far": _FAR,
+    "far_int8": replace(_FAR, codec="int8"),
+    "far_in_flight": _IN_FLIGHT,
+    "far_in_flight_int8": replace(_IN_FLIGHT, codec="int8"),
+    "far_in_flight_topk": replace(_IN_FLIGHT, codec="topk:0.1,bfloat16"),
 }
 """Workload W; the same with 1 MB a cut, with 2 KB a cut; VGG-11 cut after its first block; and cut in its middle,
-with micro-batches in flight."""
+with micro-batches in flight; cut after its first block, with micro-batches in flight, a codec, or both."""
 
 
 def network(work: Work) -> Any:
@@ -87,7 +96,7 @@ def study_of(work: Work, epochs: int) -> tuple[Any, Any]:
     import cutlayer as cl
 
     people = cl.data.arrays(*rows_of(work)).split_rows(1)
-    graph = cl.vanilla(network(work), work.cut, clients=people)
+    graph = cl.vanilla(network(work), work.cut, clients=people, codecs=work.codec)
     sgd = cl.optim.SGD(lr=work.rate, momentum=work.momentum)
     schedule = cl.RoundRobin(accumulate=work.accumulate, in_flight=work.in_flight)
     study = cl.Study(

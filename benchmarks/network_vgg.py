@@ -17,7 +17,7 @@ import sys
 
 import measuring
 import network_pair
-from network_w import loop, middle, parties
+from common.network_sides import below_the_loop, beside_the_loop, loop, middle, parties, rows_compared
 
 MIN_RATIO = 0.95
 
@@ -35,36 +35,24 @@ def measure(rounds: int, epochs: int) -> measuring.Figures:
             rounds,
             warm_up=False,
         )
-    return {
-        "rows_per_second": found.medians(),
-        "ratio_to_loop": measuring.ratio(found.values["parties"], found.values["loop"]),
-        "microseconds_of_actions": middle(actions),
-        "threads_of_loop": cores,
-        "rounds": rounds,
-        "steps_per_round": (epochs - 1) * network_pair.WORKS["vgg"].rows // network_pair.BATCH,
-        "min_ratio": MIN_RATIO,
-    }
+    return rows_compared(
+        found,
+        microseconds_of_actions=middle(actions),
+        threads_of_loop=cores,
+        rounds=rounds,
+        steps_per_round=(epochs - 1) * network_pair.WORKS["vgg"].rows // network_pair.BATCH,
+        min_ratio=MIN_RATIO,
+    )
 
 
 def failures(figures: measuring.Figures) -> measuring.Failures:
     """Return what is beyond its bar, in words."""
-    reached = figures["ratio_to_loop"]
-    missed = reached < MIN_RATIO and not figures["quick"]
-    return [f"{reached:.3f} of the uncut loop, at least {MIN_RATIO} is wanted"] if missed else []
+    return below_the_loop(figures, MIN_RATIO)
 
 
 def main() -> int:
     """Measure, print, and return the exit status."""
-    parser = measuring.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--epochs", type=int, default=4)
-    arguments = parser.parse_args()
-    print("VGG-11 between processes, rows a second:")
-    rounds, epochs = (1, 2) if arguments.quick else (arguments.rounds, arguments.epochs)
-    figures = measure(rounds, epochs) | {"quick": arguments.quick}
-    reached = figures["ratio_to_loop"]
-    print(f"the parties train on {reached:.3f} times the rows of the uncut loop")
-    return measuring.finish("network_vgg", figures, failures(figures))
+    return beside_the_loop("network_vgg", __doc__, measure, failures, rounds=7, epochs=4)
 
 
 if __name__ == "__main__":

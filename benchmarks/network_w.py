@@ -12,53 +12,13 @@ Ends with 1 if the parties make less than 0.7 times the steps a second of the pa
 
 from __future__ import annotations
 
-import statistics
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import measuring
 import network_pair
-from network_pair import HOST, Told, listen, started
+from common.network_sides import loop, middle, parties, raw_pair
 
 MIN_OF_PAIR, MIN_OF_LOOP = 0.7, 0.45
-
-
-def loop(work: str, epochs: int, *more: object) -> float:
-    """Return the steps a second of the uncut loop in a process of its own."""
-    told = Told()
-    with started("network_rivals.py", ["loop", work, "--epochs", epochs, *more]) as process:
-        listen(process, told)
-    return 1 / told.step_seconds()
-
-
-def raw_pair(work: str, epochs: int, *more: object) -> float:
-    """Return the steps a second of two processes by hand."""
-    told, other = Told(), Told()
-    common = [work, "--epochs", epochs, *more]
-    with started("network_rivals.py", ["server", *common]) as server:
-        port = listen(server, told, "port")["port"]
-        with started("network_rivals.py", ["client", *common, "--port", port]) as client:
-            listen(client, other)
-        listen(server, told)
-    return 1 / told.step_seconds()
-
-
-def parties(work: str, epochs: int, keys: Path, actions: list[dict[str, float]]) -> float:
-    """Return the steps a second of two parties; note how long their actions take."""
-    told = network_pair.two_parties(work, keys, epochs)
-    found = {}
-    for name, one in told.items():
-        for line in one.all("op"):
-            if line["epoch"] == epochs - 2:
-                found[f"{name} {line['op']}"] = 1e6 * line["seconds"] / line["calls"]
-    actions.append(found)
-    return 1 / told[HOST].step_seconds()
-
-
-def middle(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each name."""
-    return {name: round(statistics.median(row[name] for row in rows), 1) for name in rows[0]}
 
 
 def measure(rounds: int, epochs: int) -> measuring.Figures:

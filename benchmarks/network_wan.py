@@ -20,29 +20,18 @@ Ends with 1 if a step takes more than 5 % longer than that.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
-import math
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import measuring
 import network_pair
-from network_pair import GUEST, HOST, Told
-from two_hosts import ADDRESSES, TwoHosts, Wire
+from common import far_link
+from common.far_link import frame_bytes, on_the_link
+from network_pair import HOST, Told
 
 MAX_OVER = 0.05
-PACKET, PAYLOAD = 1500, 1448  # bytes, with IPv4 and TCP's time stamps
-RECORD, RECORD_HEADERS = 16384, 22 + 9  # TLS 1.3, and HTTP/2 frames as long as its records
-IDLE, CONTROL = "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_congestion_control"
-
-
-def on_the_link(frame_bytes: float) -> float:
-    """Return the bytes that a frame is as packets."""
-    secured = frame_bytes + math.ceil(frame_bytes / RECORD) * RECORD_HEADERS
-    return secured + math.ceil(secured / PAYLOAD) * (PACKET - PAYLOAD)
 
 
 def arithmetic_ms(told: dict[str, Told], epoch: int) -> float:
@@ -56,25 +45,10 @@ def arithmetic_ms(told: dict[str, Told], epoch: int) -> float:
     return total
 
 
-def frame_bytes(told: dict[str, Told], epoch: int) -> list[float]:
-    """Return the bytes of a step's frames, of the host and of the guest."""
-    steps = next(e["steps"] for e in told[HOST].epochs() if e["epoch"] == epoch)
-    return [
-        sum(line["frame_bytes"] for line in told[name].all("frame_bytes") if line["epoch"] == epoch) / steps
-        for name in (HOST, GUEST)
-    ]
-
-
-def tune(prefixes: tuple[str, str], asked: argparse.Namespace) -> None:
-    """Set how TCP goes on after a pause and how it is controlled, at both ends."""
-    for prefix in prefixes:
-        for name, value in ((IDLE, int(asked.as_is)), (CONTROL, asked.control)):
-            subprocess.run([*prefix.split(), "sysctl", "-qw", f"{name}={value}"], check=True)
-
-
-def compare(work: str, keys: Path, asked: argparse.Namespace, epochs: int) -> measuring.Figures:
+def compare(
+    work: str, keys: Path, asked: argparse.Namespace, prefixes: tuple[str, str], epochs: int
+) -> measuring.Figures:
     """Return a step's time without the link and through it, and what the link forces."""
-    prefixes = (asked.server_prefix, asked.client_prefix)
     near = network_pair.two_parties(work, keys, epochs)
     far = network_pair.two_parties(work, keys, epochs, prefixes=prefixes, listen_at=asked.listen)
     down, up = frame_bytes(near, epochs - 1)
@@ -103,16 +77,9 @@ def compare(work: str, keys: Path, asked: argparse.Namespace, epochs: int) -> me
 def measure(asked: argparse.Namespace) -> measuring.Figures:
     """Return the figures of all works."""
     figures: measuring.Figures = {}
-    with contextlib.ExitStack() as stack:
-        if not asked.server_prefix and not asked.quick:
-            hosts = stack.enter_context(TwoHosts(Wire(delay_ms=asked.rtt / 2, mbit=asked.rate)))
-            asked.server_prefix, asked.client_prefix = (f"ip netns exec {hosts.names[end]}" for end in "ab")
-            asked.listen = ADDRESSES["a"]
-        if asked.server_prefix:
-            tune((asked.server_prefix, asked.client_prefix), asked)
-        keys = stack.enter_context(network_pair.keys())
+    with far_link.ends(asked) as prefixes, network_pair.keys() as keys:
         for work, epochs in (("w", 2),) if asked.quick else (("w", 4), ("wide", 6)):
-            figures[work] = compare(work, keys, asked, epochs)
+            figures[work] = compare(work, keys, asked, prefixes, epochs)
     return {
         "works": figures,
         "rtt_ms": asked.rtt,
@@ -135,15 +102,7 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
 
 def main() -> int:
     """Measure, print, and return the exit status."""
-    parser = measuring.parser(__doc__)
-    parser.add_argument("--server-prefix", default="", metavar="COMMAND")
-    parser.add_argument("--client-prefix", default="", metavar="COMMAND")
-    parser.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS")
-    parser.add_argument("--rtt", type=float, default=40.0, metavar="MS")
-    parser.add_argument("--rate", type=float, default=100.0, metavar="MBIT/S")
-    parser.add_argument("--as-is", action="store_true", help="TCP begins slowly after a pause")
-    parser.add_argument("--control", default="reno", metavar="NAME", help="TCP's congestion control")
-    asked = parser.parse_args()
+    asked = far_link.parser(__doc__).parse_args()
     print(f"Between hosts {asked.rtt:g} ms and {asked.rate:g} Mbit/s apart:")
     figures = measure(asked)
     return measuring.finish("network_wan", figures, failures(figures))

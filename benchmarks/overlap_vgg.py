@@ -19,8 +19,8 @@ from pathlib import Path
 
 import measuring
 import network_pair
+from common.network_sides import below_the_loop, beside_the_loop, loop, rows_compared
 from network_pair import GUEST, HOST, Told
-from network_w import loop
 
 MIN_RATIO = 1.0
 WORK = "vgg_middle"
@@ -53,34 +53,19 @@ def measure(rounds: int, epochs: int) -> measuring.Figures:
             rounds,
             warm_up=False,
         )
-    return {
-        "rows_per_second": found.medians(),
-        "ratio_to_loop": measuring.ratio(found.values["parties"], found.values["loop"]),
-        "share_of_both_cores_used": round(sorted(used)[len(used) // 2], 3),
-        "rounds": rounds,
-        "min_ratio": MIN_RATIO,
-    }
+    share = round(sorted(used)[len(used) // 2], 3)
+    print(f"the parties use {100 * share:.0f} % of both cores")
+    return rows_compared(found, share_of_both_cores_used=share, rounds=rounds, min_ratio=MIN_RATIO)
 
 
 def failures(figures: measuring.Figures) -> measuring.Failures:
     """Return what is beyond its bar, in words."""
-    reached = figures["ratio_to_loop"]
-    missed = reached < MIN_RATIO and not figures["quick"]
-    return [f"{reached:.3f} of the uncut loop, at least {MIN_RATIO} is wanted"] if missed else []
+    return below_the_loop(figures, MIN_RATIO)
 
 
 def main() -> int:
     """Measure, print, and return the exit status."""
-    parser = measuring.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=3)
-    arguments = parser.parse_args()
-    print("VGG-11 in two processes with micro-batches in flight, rows a second:")
-    rounds, epochs = (1, 2) if arguments.quick else (arguments.rounds, arguments.epochs)
-    figures = measure(rounds, epochs) | {"quick": arguments.quick}
-    print(f"the parties train on {figures['ratio_to_loop']:.3f} times the rows of the uncut loop")
-    print(f"and use {100 * figures['share_of_both_cores_used']:.0f} % of both cores")
-    return measuring.finish("overlap_vgg", figures, failures(figures))
+    return beside_the_loop("overlap_vgg", __doc__, measure, failures, rounds=5, epochs=3)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ Accuracy, and AUC over all clinics' rows; bytes that a client sends and receives
 training; and the time that training would take if each client had 20 GFLOP/s, the server 200, with 40 ms and 100 Mbit/s
 between them (simulated_clock.py). Means and standard deviations over three seeds.
 
-Each run is kept, so that what was interrupted goes on where it was; about 35 minutes on one core.
+Each run is kept, so that what was interrupted goes on where it was; about 35 minutes on one core. Ends with 1 if a
+schedule learns nothing, that is if its mean AUC is not above 0.5.
 
     python benchmarks/schedules_table.py --cifar10 cifar10.npz --ham10000 ham10000.npz
     python benchmarks/schedules_table.py --table     # writes the table into docs/schedules-compared.md, and the plot
@@ -28,11 +29,10 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import measuring
-import real_images
-import schedules_shown
 import torch
-from kept_runs import RESULTS, Kept, mean, spread
-from simulated_clock import Hosts, Needs, walk
+from common import real_images, schedules_shown
+from common.kept_runs import RESULTS, Kept, mean, spread
+from common.simulated_clock import Hosts, Needs, walk
 from torch import nn
 
 import cutlayer as cl
@@ -197,6 +197,18 @@ def summary(runs: list[measuring.Figures]) -> measuring.Figures:
     return both | {"accuracies": figures["accuracy"], "aucs": figures["auc"]}
 
 
+def failures(figures: measuring.Figures) -> measuring.Failures:
+    """Return what is beyond its bar, in words."""
+    if figures["quick"]:
+        return []
+    return [
+        f"{data}, {name}: the mean AUC is {one['auc']['mean']:.3f}"
+        for data, rows in figures["data"].items()
+        for name, one in rows.items()
+        if one["auc"]["mean"] <= 0.5
+    ]
+
+
 def main() -> int:
     """Train, print, and return the exit status."""
     parser = measuring.parser(__doc__)
@@ -210,7 +222,8 @@ def main() -> int:
         return 0
     measuring.one_thread()
     keep_memory()
-    return measuring.finish(NAME, measure(asked), [])
+    figures = measure(asked)
+    return measuring.finish(NAME, figures, failures(figures))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from measuring import Figures
 
 __all__ = ["Kept", "mean", "paired", "spread", "standard_error"]
 
-RESULTS = Path(__file__).resolve().with_name("results")
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 class Kept:

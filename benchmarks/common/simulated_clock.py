@@ -1,8 +1,8 @@
 """How long a schedule would take between hosts: its program, walked through with a clock for each party.
 
-Each action takes what it takes on that party: arithmetic by its FLOPs, a frame by its bytes on the sender's own link and
-the link's delay. A party does one thing at a time; frames travel meanwhile. What an action needs is the mean of what
-the same action needed in a simulated run, by its log.
+Each action takes what it takes on that party: arithmetic by its FLOPs, a frame by its bytes on the sender's own link
+and the link's delay. A party does one thing at a time; frames travel meanwhile. What an action needs is the mean of
+what the same action needed in a simulated run, by its log.
 """
 
 from __future__ import annotations

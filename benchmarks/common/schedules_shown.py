@@ -6,16 +6,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drawing import COLOURS, MARKERS, draw
-from kept_runs import RESULTS
 from measuring import Figures
+
+from .drawing import COLOURS, MARKERS, draw
+from .kept_runs import RESULTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["show"]
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "schedules-compared.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "schedules-compared.md"
 PLOT = RESULTS / "schedules_table.svg"
 MEASURES = {"HAM10000": ("auc", 100.0, "AUC (%)"), "CIFAR-10": ("accuracy", 1.0, "test accuracy (%)")}
 """Which measure is plotted, in which unit."""
