@@ -11,7 +11,6 @@ from torch import nn
 
 import cutlayer as cl
 from cutlayer.data import Holdings, Records
-from cutlayer.errors import StudyError
 from cutlayer.metering.events import Traffic
 from cutlayer.runtime.cohorts import Cohorts
 from cutlayer.runtime.simulate import batches_of
@@ -259,14 +258,6 @@ def test_the_joint_step_is_clipped_over_all_heads(more, most):
         assert not differing(parties[f"client-{turn}"].live["decoder"], module["decoder"])
 
 
-def test_the_server_works_out_the_norm_where_each_client_has_a_loss_of_its_own():
-    plain = SOURCE.split_rows(2)
-    tails = cl.u_shaped(cl.networks.mlp((6, 8, 7, 3)), ("linear1", "linear2"), clients=plain)
-    program = study_of(tails, schedule=cl.Parallel(clip=0.5)).program(plain)
-    told = {(a.party, a.peer) for a in program if a.op == "report" and a.what == "squares"}
-    assert told == {("client-0", "server"), ("client-1", "server")}
-
-
 def test_asynchronous_steps_are_clipped_one_by_one():
     study = study_of(graph(), schedule=cl.Asynchronous(clip=0.3, round=2), batch_size=4)
     program = study.program(people())
@@ -277,27 +268,3 @@ def test_asynchronous_steps_are_clipped_one_by_one():
     tight = study.simulate(people())
     assert all(torch.equal(t, loose.weights()["top"][k]) for k, t in free.weights()["top"].items())
     assert not torch.equal(free.weights()["top"]["2.weight"], tight.weights()["top"]["2.weight"])
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (
-            lambda: cl.Parallel(accumulate=2),
-            r"Parallel has no accumulate: a step is of all .* already; got accumulate=2; choose",
-        ),
-        (
-            lambda: cl.Parallel(unlabelled=True),
-            r"Parallel has no unlabelled.*use SplitFed\(unlabelled=True\)",
-        ),
-        (lambda: cl.Asynchronous(accumulate=2, in_flight=2), "Asynchronous has no accumulate"),
-        (lambda: cl.Asynchronous(in_flight=2), "Asynchronous has no in_flight"),
-        (lambda: cl.Asynchronous(unlabelled=True), "Asynchronous has no unlabelled"),
-        (lambda: cl.SplitFed(unlabelled=True, clip=1.0), "with unlabelled=True there is no clip"),
-        (lambda: cl.SplitFed(in_flight=2), "no more batches are in flight"),
-        (lambda: cl.Parallel(clip=0.0), "clip is the bound of a norm"),
-    ],
-)
-def test_what_a_schedule_does_not_have_says_why_and_what_to_use(make, words):
-    with pytest.raises(StudyError, match=words):
-        make()
