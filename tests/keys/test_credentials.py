@@ -244,6 +244,15 @@ def test_an_older_list_does_not_bring_anybody_back(own: Authority, tmp_path: Pat
         ann.verify(pem(tmp_path / "ben"))
 
 
+def test_a_list_that_cannot_be_looked_for_is_no_empty_one(own: Authority, tmp_path: Path) -> None:
+    own.issue("ann", tmp_path / "ann")
+    ann = Credentials.load(tmp_path / "ann")
+    (tmp_path / "ann").rename(tmp_path / "moved")
+    (tmp_path / "ann").write_text("a file where the folder was")
+    with pytest.raises(IdentityError, match="list of revoked certificates"):
+        ann.verify(ann.certificate)
+
+
 def test_a_folder_without_a_list_may_get_one(own: Authority, tmp_path: Path) -> None:
     own.issue("ann", tmp_path / "ann")
     (tmp_path / "ann" / "revoked.pem").unlink()

@@ -14,7 +14,7 @@ from cutlayer.errors import AlignmentError, DataError, FrameError, StudyError
 from cutlayer.runtime.positions import START, Position
 from cutlayer.schedules import Leave
 from cutlayer.sessions.conductor import Absence, Conductor
-from cutlayer.sessions.messages import Done, Go, Held, Hello, Offer, Ready, read_message, written
+from cutlayer.sessions.messages import Bye, Done, Go, Held, Hello, Offer, Ready, read_message, written
 from cutlayer.sessions.remembered import Roster
 from cutlayer.sessions.roster import offer_of, turn_rows
 
@@ -271,6 +271,44 @@ def test_absent_skip_goes_back_to_before_the_state_was_handed_to_who_is_gone():
         line.ready(party, [(1, 0)] if party != "client-1" else [])
     go = line.last("client-1", "go")
     assert go.position == (1, 0) and [tuple(leave) for leave in go.leaves] == [(1, 0, 0, 1)]
+
+
+def test_who_restarts_while_all_go_back_goes_back_too():
+    line = Recorded(Absence(then="skip", after_s=0.0))
+    line.all_join()
+    for party in ("server", *CLIENTS):
+        line.say(party, Held(positions=[(0, 2), (0, 4)]))
+    line.conductor.on_presence("client-1", b"1", False)
+    line.conductor.tick()
+    for party in ("server", "client-0", "client-2"):
+        line.ready(party, [(0, 2), (0, 4)])
+    back_to = line.last("server", "roll call").back_to
+    assert back_to is not None
+    line.join("client-0", b"2", ready=False)  # it was killed before it heard of that
+    assert line.last("client-0", "roll call").back_to == back_to
+
+
+def test_who_has_heard_of_the_end_is_not_called_lost():
+    line = Recorded()
+    line.all_join()
+    for party in ("server", *CLIENTS):
+        line.say(party, Done(generation=line.conductor.generation))
+    for party in ("server", "client-0"):
+        line.say(party, Bye())
+    for party in ("client-0", "client-1"):
+        line.conductor.on_presence(party, b"1", False)
+    assert ("client-0", "connection lost") not in line.notes
+    assert ("client-1", "connection lost") in line.notes
+
+
+def test_when_all_are_there_everyone_is_told_so():
+    line = Recorded()
+    for party in ("server", "client-0", "client-1"):
+        line.join(party)
+    line.conductor.tick()
+    assert line.last("client-0", "status").missing == ["client-2"]
+    line.join("client-2")
+    assert line.last("client-0", "status").missing == []
 
 
 def test_who_comes_late_begins_with_an_epoch():

@@ -266,6 +266,63 @@ def test_connections_that_say_nothing_do_not_keep_others_out(keys, host):
         one.close()
 
 
+def test_one_party_that_fills_the_host_with_connections_ends_nobody_elses_part(keys, host):
+    crowd = []
+    for _ in range(40):
+        raw = Raw(keys["hospital-a"], host.address)
+        raw.send(b"nothing that is a hello")
+        crowd.append(raw)
+    guest = Guest(keys, "hospital-b", NAMES, host.address)
+    eventually(lambda: guest.connected)
+    assert not any("refuses" in why for _, why in guest.states)
+    guest.close()
+    for raw in crowd:
+        raw.close()
+
+
+def test_a_host_that_has_no_thread_left_listens_again_when_it_has(keys, host, monkeypatch):
+    if Carrier.name != "tls":
+        pytest.skip("gRPC starts threads of its own")
+    start, left = threading.Thread.start, [False] * 3
+
+    def exhausted(thread):
+        if thread.name == "cutlayer-line" and left:
+            left.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", exhausted)
+    guest = Guest(keys, "hospital-a", NAMES, host.address)
+    eventually(lambda: guest.connected)
+    assert not left
+    guest.close()
+
+
+def test_two_processes_of_a_party_are_let_in_one_after_the_other(keys):
+    told = []
+
+    def admit(party, hello):
+        told.append(hello)
+        if hello == b"first":
+            time.sleep(0.5)
+        return b""
+
+    host = Host(keys, NAMES)
+    host.hub._admit = admit
+    presence = host.hub._on_presence
+    host.hub._on_presence = lambda party, incarnation, there: (
+        told.append(there) or presence(party, incarnation, there)
+    )
+    first = Guest(keys, "hospital-a", NAMES, host.address, hello=b"first")
+    eventually(lambda: told)
+    second = Guest(keys, "hospital-a", NAMES, host.address, hello=b"second")
+    eventually(lambda: told.count(True) == 2)
+    came = [one for one in told if one is not False]
+    assert came == [b"first", True, b"second", True]
+    for one in (first, second, host):
+        one.close()
+
+
 def test_a_party_that_does_not_listen_costs_bounded_memory_and_others_nothing(keys, host, honest, raw):
     raw.hello()  # and never reads again
     frame = bytes(1 << 18)

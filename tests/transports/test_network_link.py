@@ -175,6 +175,33 @@ def test_an_older_stream_is_not_listened_to():
     assert other.came == [(Lane.CONTROL, b"x")]
 
 
+def test_what_was_read_when_the_link_began_anew_is_of_the_past():
+    one, other = pair()
+    one.link.post(Lane.CONTROL, 0, 1, 0, b"x")
+    other.read(one.take())
+    other.link.post(Lane.CONTROL, 1, 0, 0, b"answer")
+    one.read(other.take())
+    one.link.post(Lane.CONTROL, 0, 1, 0, b"y")  # it confirms the answer, too
+
+    class Late(Paper):
+        """A line on which an envelope's header comes just before the link begins anew."""
+
+        def take(self, room):
+            if self.coming:
+                other.link.reset()
+            return super().take(room)
+
+        def cancel(self):
+            pass
+
+    late = Late()
+    late.coming.extend(one.take())
+    stream = other.link.attach(0, late)
+    asked = []
+    other.link.read(stream, lambda envelope, size: asked.append(envelope), asked.append)
+    assert asked == [] and other.link.received == 0
+
+
 def test_a_sender_waits_while_too_much_is_unread_and_control_does_not():
     one, other = pair()
     frame = memoryview(bytes(1000))

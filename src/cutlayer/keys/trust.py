@@ -102,6 +102,10 @@ class Trust:
             raise IdentityError(
                 f"the list of revoked certificates, {self._file}, has gone", todo="put it back"
             ) from error
+        except OSError as error:
+            raise IdentityError(
+                f"the list of revoked certificates, {self._file}, cannot be read: {error.strerror}"
+            ) from error
         mark = (state.st_mtime_ns, state.st_size, state.st_ino)
         if before is not None and before[0] == mark:
             return before[1].since

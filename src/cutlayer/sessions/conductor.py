@@ -186,7 +186,7 @@ class Conductor:
             seat.connected = connected
             if not connected:
                 seat.gone_at = time.monotonic()
-                self._note(party, "connection lost")
+                self._note(party, "has left: all is done" if seat.knows else "connection lost")
                 return
             if incarnation == seat.incarnation:
                 self._note(party, "connected again")
@@ -203,7 +203,7 @@ class Conductor:
             elif self.running and party not in self._roster.absent:
                 self._call_roll(f"{party} {'restarted' if again else 'joined'}")
             else:
-                self._send(party, RollCall(generation=self.generation, reason="welcome"))
+                self._send(party, self._roll_call("welcome"))
 
     def on_control(self, party: str, text: bytes) -> None:
         """Take a control message of ``party``; what is none is noted, and its sender dropped."""
@@ -220,7 +220,7 @@ class Conductor:
         with self._lock:
             if self.over.is_set():
                 return
-            missing = [name for name in self._agreement.required if not self._seats[name].connected]
+            missing = self._missing
             now = time.monotonic()
             overdue = [m for m in missing if now - self._seats[m].gone_at > self.absence.after_s]
             if not self.running and now - self._called_at > self.absence.after_s:
@@ -341,10 +341,14 @@ class Conductor:
         self._called_at = time.monotonic()
         for seat in self._seats.values():
             seat.ready = seat.done = False
+        self._back_to = back_to
         if self._line is not None:
             self._line.call_off(self.generation)
-        there = None if back_to is None else place(back_to)
-        self._broadcast(RollCall(generation=self.generation, reason=reason, back_to=there))
+        self._broadcast(self._roll_call(reason))
+
+    def _roll_call(self, reason: str) -> RollCall:
+        there = None if self._back_to is None else place(self._back_to)
+        return RollCall(generation=self.generation, reason=reason, back_to=there)
 
     def _go_if_all_are_ready(self) -> None:
         required = self._agreement.required
@@ -362,7 +366,7 @@ class Conductor:
         if self._roster.leaves != leaves and self._agreement.beyond(position) and self._back_to != position:
             # Positions after this one are of another course. Were the new one written down before all have let go
             # of them, a host that dies now would take them, later, for positions of the new course.
-            self._roster.leaves, self._back_to = leaves, position
+            self._roster.leaves = leaves
             self._call_roll("all go back together", back_to=position)
             return
         self._back_to = None
@@ -383,6 +387,7 @@ class Conductor:
         self._agreement.settle(position)
         for name in required:
             self._send(name, go)
+        self._tell_status(self._missing)
 
     def _without_who_is_in_the_way(self, error: CutlayerError) -> None:
         """Nobody can go on: leave a party out without which the others can, if the study skips; stop otherwise."""
@@ -412,6 +417,11 @@ class Conductor:
             self._send(name, Keep(position=place(keep)))
 
     # Small parts
+
+    @property
+    def _missing(self) -> list[str]:
+        """Who takes part and is not connected."""
+        return [name for name in self._agreement.required if not self._seats[name].connected]
 
     def _tell_status(self, missing: list[str]) -> None:
         connected = [name for name, seat in self._seats.items() if seat.connected]

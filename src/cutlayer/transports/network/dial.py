@@ -189,6 +189,8 @@ class Dial:
 
     def _welcomed(self, envelope: Envelope, line: Line) -> Stream:
         self._check_refused(envelope)
+        if envelope.lane == Lane.FULL:
+            raise LineBroken(Cause.FULL.words(self._address, self._host))
         if envelope.lane != Lane.WELCOME or len(envelope.payload) < 16:
             raise Violation("the host did not answer the hello", party=self.transport.party)
         hub, answer = bytes(envelope.payload[:16]), bytes(envelope.payload[16:])

@@ -55,6 +55,7 @@ class Lane(IntEnum):
     CONTROL = 6
     CLOSED = 7
     VOID = 8
+    FULL = 9
 
 
 class Violation(TransportError):

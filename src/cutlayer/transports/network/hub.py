@@ -223,14 +223,14 @@ class Hub:
 
     def _enter(self, visit: Visit, guest: Guest, hello: Envelope) -> None:
         incarnation, words = bytes(hello.payload[:16]), bytes(hello.payload[32:])
-        refusal = guest.refusal(incarnation)
-        if refusal:
-            return visit.say(_refused(refusal))
-        try:
-            answer = self._admit(guest.name, words)
-        except CutlayerError as error:
-            return visit.say(_refused(str(error)))
-        with guest.lock:
+        with guest.lock:  # who was admitted last is who comes in last
+            refusal = guest.refusal(incarnation)
+            if refusal:
+                return visit.say(_refused(refusal))
+            try:
+                answer = self._admit(guest.name, words)
+            except CutlayerError as error:
+                return visit.say(_refused(str(error)))
             began = guest.incarnation is not None
             new = guest.enter(incarnation)
             if new and began:

@@ -317,10 +317,14 @@ class Link:
         """
 
         def where(envelope: Envelope, size: int) -> memoryview:
-            with self._lock:  # first, since what is confirmed may leave memory that can be used at once
-                self._acknowledge(envelope.ack)
-            if envelope.lane == Lane.DATA and envelope.sequence == self._received + 1:
-                return room(envelope, size)
+            with self._delivery:
+                if stream is self._stream:
+                    with (
+                        self._lock
+                    ):  # first, since what is confirmed may leave memory that can be used at once
+                        self._acknowledge(envelope.ack)
+                    if envelope.lane == Lane.DATA and envelope.sequence == self._received + 1:
+                        return room(envelope, size)
             return memoryview(bytearray(size))
 
         def take(envelope: Envelope) -> Ready | None:

@@ -24,7 +24,7 @@ __all__ = ["TlsListener", "dial_tls"]
 _PROTOCOL = "cutlayer/1"
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
 _FROM_IPV4 = "::ffff:"
-_MOST_NEW = 512
+_MOST_NEW = 256
 """Connections that have shown no certificate yet; beyond that the oldest of them is closed."""
 
 
@@ -63,6 +63,7 @@ class TlsListener:
         self._lock = threading.Lock()
         self._new: dict[socket.socket, None] = {}
         self._lines: set[TlsLine] = set()
+        self._leaving: set[TlsLine] = set()
         self._threads: set[threading.Thread] = set()
         self._stopped = False
         self._accepting = threading.Thread(target=self._accept, name="cutlayer-listen", daemon=True)
@@ -76,7 +77,7 @@ class TlsListener:
         self._accepting.join()
         self._listener.close()
         with self._lock:
-            new, lines, threads = list(self._new), list(self._lines), list(self._threads)
+            new, lines, threads = list(self._new), [*self._lines, *self._leaving], list(self._threads)
         for connection in new:
             _hang_up(connection)
         for line in lines:
@@ -99,11 +100,23 @@ class TlsListener:
             )
             with self._lock:
                 self._new[connection] = None
-                self._threads.add(thread)
                 crowded = len(self._new) > _MOST_NEW
             if crowded:
                 self._make_room()
+            self._begin(thread, connection)
+
+    def _begin(self, thread: threading.Thread, connection: socket.socket) -> None:
+        """Start the thread of a connection; where there can be no more threads, there is no connection."""
+        with self._lock:
+            self._threads.add(thread)
+        try:
             thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._new.pop(connection, None)
+                self._threads.discard(thread)
+            connection.close()
+            self._make_room()
 
     def _make_room(self) -> None:
         """Close the connection that has been the longest without showing a certificate."""
@@ -124,20 +137,27 @@ class TlsListener:
                     self._lines.add(line)
                     full = len(self._lines) > self._listening.most
                 if full:
-                    refusal = greeting(
-                        Lane.REFUSED, 0, b"it serves as many parties as it can; try again later"
-                    )
-                    line.put(lambda: (refusal, b""))
+                    line.put(lambda: (greeting(Lane.FULL, 0, b""), b""))
                 elif not self._stopped:
                     self._listening.serve(line)
             finally:
-                line.finish()
-                with self._lock:
-                    self._lines.discard(line)
+                self._see_off(line)
         finally:
             with self._lock:
                 self._new.pop(connection, None)
                 self._threads.discard(threading.current_thread())
+
+    def _see_off(self, line: TlsLine) -> None:
+        """Let the other side take what was said, which may last; that takes no place from those who come."""
+        with self._lock:
+            self._lines.discard(line)
+            self._leaving.add(line)
+            crowded = len(self._leaving) > self._listening.most
+        if crowded:
+            line.cancel()
+        line.finish()
+        with self._lock:
+            self._leaving.discard(line)
 
     def _line(self, connection: socket.socket, peer: str) -> TlsLine | None:
         """Return the line once the other side has shown a certificate of the study."""
