@@ -18,8 +18,20 @@ __all__ = ["show"]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "schedules-compared.md"
 PLOT = RESULTS / "schedules_table.svg"
-MEASURES = {"HAM10000": ("auc", 100.0, "AUC (%)"), "CIFAR-10": ("accuracy", 1.0, "test accuracy (%)")}
+MEASURES = {
+    "HAM10000": ("auc_within", 100.0, "AUC within clinics (%)"),
+    "CIFAR-10": ("accuracy", 1.0, "test accuracy (%)"),
+}
 """Which measure is plotted, in which unit."""
+
+LEARNED = {"accuracy": ("accuracy %", 1), "auc_within": ("AUC within clinics", 3), "auc": ("AUC over all", 3)}
+COSTS = {
+    "up_mb": ("up MB", 0),
+    "down_mb": ("down MB", 0),
+    "minutes": ("minutes", 2),
+    "client_gflop": ("GFLOP", 0),
+}
+"""Title and digits of the columns."""
 
 
 def show(figures: Figures) -> None:
@@ -40,16 +52,15 @@ def show(figures: Figures) -> None:
 
 def table(rows: Figures) -> str:
     """Return one data set's table in Markdown."""
-    head = "| schedule | accuracy % | AUC | up MB | down MB | minutes | client GFLOP |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
+    learned = {what: words for what, words in LEARNED.items() if what in next(iter(rows.values()))}
+    titles = ["schedule", *(title for title, _ in learned.values()), *(title for title, _ in COSTS.values())]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, one in rows.items():
-        accuracy, auc = one["accuracy"], one["auc"]
         cells = [
-            f"{accuracy['mean']:.1f} ± {accuracy['standard_deviation']:.1f}",
-            f"{auc['mean']:.3f} ± {auc['standard_deviation']:.3f}",
-            *(f"{one[what]['mean']:,.{digits}f}" for what, digits in
-              (("up_mb", 0), ("down_mb", 0), ("minutes", 2), ("client_gflop", 0))),
-        ]  # fmt: skip
+            f"{one[what]['mean']:.{digits}f} ± {one[what]['standard_deviation']:.{digits}f}"
+            for what, (_, digits) in learned.items()
+        ]
+        cells += [f"{one[what]['mean']:,.{digits}f}" for what, (_, digits) in COSTS.items()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -62,9 +73,10 @@ def plot(figures: Figures) -> None:
         for axis, (data, rows) in zip(axes, figures["data"].items(), strict=True):
             measure, unit, label = MEASURES[data]
             for place, (name, one) in enumerate(rows.items()):
+                moved = one["up_mb"]["mean"] + one["down_mb"]["mean"]
                 look = {"color": COLOURS[place % 7], "marker": MARKERS[place % len(MARKERS)]}
                 axis.errorbar(
-                    one["up_mb"]["mean"] + one["down_mb"]["mean"], unit * one[measure]["mean"],
+                    moved or 1.0, unit * one[measure]["mean"],
                     yerr=unit * one[measure]["standard_deviation"], linestyle="none", capsize=3, markersize=6,
                     label=name, **look,
                 )  # fmt: skip

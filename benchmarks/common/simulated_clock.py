@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from cutlayer.metering.events import Computed, Event, Traffic
 from cutlayer.schedules import Op, Program
 
-__all__ = ["Hosts", "Needs", "Times", "walk"]
+__all__ = ["Hosts", "Needs", "walk"]
 
 _DIRECTIONS = {Op.FORWARD: "forward", Op.BACKWARD: "backward", Op.INFER: "infer"}
 _SENT = (Op.SEND, Op.GIVE, Op.COPY, Op.REPORT, Op.TELL)
 _RECEIVED = (Op.RECEIVE, Op.TAKE, Op.NOTE, Op.HEAR)
-_STATES = (Op.GIVE, Op.COPY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +78,11 @@ class Needs:
         return total
 
 
-@dataclass(frozen=True)
-class Times:
-    """What came out of a walk.
-
-    Attributes:
-        seconds: When the last party was done.
-        state_bytes: Bytes of states that each party sent and received.
-    """
-
-    seconds: float
-    state_bytes: dict[tuple[str, str], float]
-
-
-def walk(program: Program, needs: Needs, hosts: Hosts, clients: Sequence[str]) -> Times:
-    """Return when everybody is done, and the bytes of states by sender and receiver."""
+def walk(program: Program, needs: Needs, hosts: Hosts, clients: Sequence[str]) -> float:
+    """Return when everybody is done, in seconds."""
     clock: defaultdict[str, float] = defaultdict(float)
     link_free: defaultdict[tuple[str, str], float] = defaultdict(float)
     arrivals: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    states: defaultdict[tuple[str, str], float] = defaultdict(float)
     for action in program:
         party, what = action.party, action.what.partition("#")[0].partition("*")[0]
         if direction := _DIRECTIONS.get(action.op):
@@ -108,8 +93,6 @@ def walk(program: Program, needs: Needs, hosts: Hosts, clients: Sequence[str]) -
             size = needs.frame_bytes(what, *way)
             link_free[way] = max(link_free[way], clock[party]) + size * 8e-6 / hosts.mbit
             arrivals[way].append(link_free[way] + hosts.delay_s)
-            if action.op in _STATES:
-                states[way] += size
         elif action.op in _RECEIVED:
             clock[party] = max(clock[party], arrivals[action.peer, party].pop(0))
-    return Times(max(clock.values(), default=0.0), dict(states))
+    return max(clock.values(), default=0.0)
