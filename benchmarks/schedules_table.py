@@ -4,8 +4,8 @@ HAM10000: malignant or not, 32 pixels, each clinic with its own images; a fifth 
 with each seed. CIFAR-10: 8,000 images dealt by a Dirichlet distribution with alpha 0.3 (another deal with each seed),
 2,000 test images in equal numbers. The same network everywhere: three convolutions (16, 32, 64 channels) with
 group normalisation and a linear layer, cut after the first, 4,096 values a row; local losses have a linear layer on
-4 x 4 means beside it. Adam with learning rate 0.002 in all parts, tuned for none; five epochs. A batch is 64 rows of one
-client, or of all clients where they train in one step. The test rows are those that a client has, and meet its own
+4 x 4 means beside it. Adam with learning rate 0.002 in all parts, tuned for none; five epochs. A batch is 64 rows of
+one client, or of all clients where they train in one step. The test rows are those that a client has, and meet its own
 part where it has one.
 
 Accuracy over all clients' test rows; for HAM10000 AUC as well, and AUC within clinics, which compares only rows of the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import statistics
@@ -40,6 +41,7 @@ class Kept:
         if name not in self._runs:
             began = time.perf_counter()
             self._runs[name] = work() | {"seconds": round(time.perf_counter() - began, 1)}
+            gc.collect()  # a run's rows and segments refer to each other
             if self._path is not None:
                 line = {"run": name, "settings": self._settings, "figures": self._runs[name]}
                 with self._path.open("a") as file:
