@@ -30,7 +30,7 @@ from .runtime.course import Course
 from .runtime.devices import check_device, check_devices, devices_of
 from .runtime.optim import OptimizerSpec, check_optimizer
 from .runtime.positions import START
-from .runtime.precision import compiled_of, forms_of, precision_of
+from .runtime.precision import check_compiler, compiled_of, forms_of, precision_of
 from .runtime.readiness import check_data
 from .runtime.simulate import Progress, Settings, Simulation, batches_of
 from .runtime.stopping import EarlyStopping
@@ -331,6 +331,8 @@ class Study:
         cohorts = Cohorts(self.graph, holdings)
         calendar = self._calendar(cohorts)
         clip = getattr(self.schedule, "clip", None)
+        if self.compiled:
+            check_compiler(torch.device(self.settings.device))
         twin = CentralTwin(
             self.graph, holdings, cohorts, calendar, self.optimizers, self.seed, self.settings.device, clip,
             forms_of(self.graph, self.mixed, self.compiled),
