@@ -14,36 +14,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import cutlayer
+from ctrl_c import ctrl_c  # noqa: F401  # a fixture
 from cutlayer.cli import app
 from cutlayer.graph import networks
 from cutlayer.metering.events import Began, Ended, EpochEnded
 from cutlayer.metering.run_log import read_log
+from digits_study import digits_study, mlp
 
 COMMANDS = [
     "demo", "simulate", "describe", "cuts", "check", "report",
     "local", "serve", "join", "keys", "fields", "deal", "verify-log",
 ]  # fmt: skip
 
-STUDY = """
-[study]
-name = "small"
-epochs = 2
-
-[graph]
-topology = "vanilla"
-model = { function = "mlp", arguments = { sizes = [64, 8, 10] } }
-cut = "activation1"
-
-[data]
-source = "digits"
-
-[data.rows]
-parties = 2
-
-[optimizer]
-name = "SGD"
-lr = 0.1
-"""
+STUDY = digits_study('name = "small"\nepochs = 2', mlp(8))
 
 
 @pytest.fixture

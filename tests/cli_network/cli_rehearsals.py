@@ -18,34 +18,11 @@ from safetensors.torch import load_file
 
 from cutlayer.keys import Authority
 from cutlayer.study_file import load_study
+from digits_study import digits_study, mlp
 
-SMALL = """
-[study]
-name = "small"
-epochs = {epochs}
-evaluate = ["test"]
-metrics = ["accuracy"]
-
-[graph]
-topology = "vanilla"
-model = {model}
-cut = "activation1"
-
-[data]
-source = "digits"
-
-[data.rows]
-parties = 2
-
-[optimizer]
-name = "SGD"
-lr = 0.1
-momentum = 0.9
-
-[network]
-snapshot_every = 20
-"""
-NAMED = '{ function = "mlp", arguments = { sizes = [64, 16, 10] } }'
+NAMED = mlp(16)
+_TRAINED = 'name = "small"\nepochs = {epochs}\nevaluate = ["test"]\nmetrics = ["accuracy"]'
+SMALL = digits_study(_TRAINED, "{model}") + "momentum = 0.9\n\n[network]\nsnapshot_every = 20\n"
 PARTIES = ("server", "client-0", "client-1")
 DEADLINE_S = 60.0
 

@@ -1,21 +1,5 @@
 """Real processes of the command line, to which Ctrl-C gets through."""
 
-import signal
-from collections.abc import Iterator
-
-import pytest
 from cli_rehearsals import rehearse  # noqa: F401  # a fixture
 
-
-@pytest.fixture(autouse=True, scope="session")
-def ctrl_c() -> Iterator[None]:
-    """Let the processes that these tests start know Ctrl-C, though the tests themselves may not.
-
-    A shell has what it runs in the background ignore Ctrl-C, and a process passes that on to those it starts. What it
-    handles by itself it does not pass on.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+from ctrl_c import ctrl_c  # noqa: F401  # a fixture

@@ -8,9 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from cli_rehearsals import PARTIES
 from typer.testing import CliRunner
 
 from cutlayer.cli import app
+from cutlayer.metering.disclosures import read_disclosures
 
 
 def children(pid: int) -> dict[int, str]:
@@ -42,6 +44,20 @@ def test_a_rehearsal_survives_ctrl_c_and_kills_and_gives_the_simulations_bits(re
     assert re.search(r"│ client-1 +│ client +│ +[\d,]+ │ +[\d,]+ │ +[\d,]+ │ +2 │", text), text
     assert re.search(r"All [\d,]+ weights of head, top equal the simulation's, bit for bit\.", text)
     one.check_weights(one.folder / "here")
+
+
+def test_a_rehearsal_in_the_background_of_a_shell_ends_its_parties_in_order(rehearse):
+    one = rehearse(200)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts with &
+    try:
+        going = one.run("local", "study.toml", "--out", "here", name="background")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    going.says("epoch [2-9] of 200")
+    going.process.terminate()
+    assert "Go on with:\n  cutlayer local study.toml --out here" in going.ends(143)
+    for party in PARTIES:
+        assert read_disclosures(one.folder / "here" / party).closed, party
 
 
 def test_a_rehearsal_of_another_study_is_left_alone(rehearse, monkeypatch):

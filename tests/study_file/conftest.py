@@ -9,26 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-CHAIN = """
-[study]
-seed = 3
-epochs = 2
+from digits_study import digits_study, mlp
 
-[graph]
-topology = "vanilla"
-model = { function = "mlp", arguments = { sizes = [64, 16, 10] } }
-cut = "activation1"
-
-[data]
-source = "digits"
-
-[data.rows]
-parties = 2
-
-[optimizer]
-name = "SGD"
-lr = 0.1
-"""
+CHAIN = digits_study("seed = 3\nepochs = 2", mlp(16))
 
 VERTICAL = """
 [study]

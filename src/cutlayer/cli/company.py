@@ -152,7 +152,7 @@ class Company:
         until = time.monotonic() + _PATIENCE_S
         alive = [m.process for m in self.members if m.process is not None and m.process.poll() is None]
         for process in alive:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # what a shell starts in the background does not hear SIGINT
         for process in alive:
             try:
                 process.wait(max(0.1, until - time.monotonic()))
