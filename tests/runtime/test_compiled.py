@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from breaking import break_off
 from small_studies import pooled, study_of
 from torch import nn
 
@@ -107,12 +108,7 @@ def test_state_and_counted_work_are_those_of_the_module():
 def test_a_restart_compiles_anew_and_gives_the_same_bits(tmp_path):
     study, _, people = compiled_and_plain()
 
-    def stop(now):
-        if now.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        study.simulate(people, out=tmp_path, on_progress=stop)
+    break_off(study, people, tmp_path)
     torch._dynamo.reset()
     assert same(study.simulate(people, out=tmp_path, resume=True).weights(), run().weights())
 

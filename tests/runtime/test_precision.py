@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from breaking import break_off
 from small_studies import MOMENTUM, batches, pooled, study_of
 from torch import nn
 
@@ -198,12 +199,7 @@ def test_a_run_in_bfloat16_goes_on_with_the_same_bits(tmp_path):
     study = study_of(cl.vanilla(net(), "1", clients=people), precision="bfloat16", epochs=3)
     whole = study.simulate(people).weights()
 
-    def stop(now):
-        if now.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        study.simulate(people, out=tmp_path, on_progress=stop)
+    break_off(study, people, tmp_path)
     assert same(study.simulate(people, out=tmp_path, resume=True).weights(), whole)
 
 
