@@ -42,6 +42,9 @@ def test_the_same_study_has_the_same_parts_and_digest() -> None:
         ("program", {"metrics": ("auc",)}),
         ("program", {"early_stopping": cl.EarlyStopping()}),
         ("program", {"check_finite": False}),
+        ("precision", {"precision": "bfloat16"}),
+        ("precision", {"precision": {"top": "bfloat16"}}),
+        ("precision", {"compiled": ("top",)}),
         ("seed", {"seed": 1}),
         ("model code", {"code": {"model.py": "0" * 64}}),
     ],
@@ -63,3 +66,11 @@ def test_weights_and_structure_are_parts_of_their_own() -> None:
 def test_what_may_differ_is_no_part() -> None:
     study = study_of()
     assert dataclasses.replace(study, name="other").digest == study.digest
+
+
+def test_precision_counts_as_computed_and_a_device_not_at_all() -> None:
+    one = study_of(precision="bfloat16", compiled=["top", "head"])
+    other = study_of(precision={"top": "bfloat16", "head": "bfloat16"}, compiled=("head", "top"))
+    assert one.digest == other.digest
+    assert study_of(precision={"top": "float32"}).digest == study_of().digest
+    assert study_of(device={"server": "cpu", "client-1": "cuda:7"}).digest == study_of().digest

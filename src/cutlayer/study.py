@@ -312,6 +312,7 @@ class Study:
         Raises:
             StudyError: A half is missing, damaged, or of another graph.
         """
+        check_devices(self.settings.devices)
         calendar = Calendar([{} for _ in self.graph.turns], self.batch_size, self.seed)
         settings = dataclasses.replace(self.settings, early_stopping=None)
         log = RunLog()

@@ -126,6 +126,10 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             ["join", study, "--as", "client-0", "--data", "nowhere", "--approve", one.study.digest],
             "no folder nowhere",
         ),
+        (
+            ["join", study, "--as", "client-0", "--device", "gpu", "--approve", one.study.digest],
+            "PyTorch knows no device 'gpu'",
+        ),
     ):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 1, result.output
