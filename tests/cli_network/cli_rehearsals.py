@@ -80,24 +80,24 @@ class Rehearsal:
 
     def __init__(self, folder: Path, epochs: int, model: str = NAMED) -> None:
         self.folder = folder
-        (folder / "study.toml").write_text(SMALL.format(epochs=epochs, model=model))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        text = SMALL.format(epochs=epochs, model=model) + f'address = "{address}"\n'
+        (folder / "study.toml").write_text(text)
         self.file = load_study(folder / "study.toml")
         self.file.deal(folder / "parties")
         self.study, self.holdings = self.file.build()
         authority = Authority.create(folder / "keys" / "authority", "small")
         for party in PARTIES:
             authority.issue(party, folder / "keys" / party)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
         self.running: list[Words] = []
 
     def start(self, party: str, *words: str | Path, name: str = "") -> Words:
         """Start a party's command in the rehearsal's folder."""
         study = Path("parties") / party / "study.toml"
-        where = ["--listen" if party == "server" else "--address", f"127.0.0.1:{self.port}"]
         command = ["serve", study] if party == "server" else ["join", study, "--as", party]
-        return self.run(*command, *where, *words, name=name or party)
+        return self.run(*command, *words, name=name or party)
 
     def run(self, *words: str | Path, name: str) -> Words:
         """Start any command there."""

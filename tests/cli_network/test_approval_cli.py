@@ -174,14 +174,7 @@ class Terminal:
 
 @pytest.mark.long
 def test_on_a_terminal_it_asks(plain: Rehearsal):
-    words = (
-        "join",
-        "parties/client-0/study.toml",
-        "--as",
-        "client-0",
-        "--address",
-        f"127.0.0.1:{plain.port}",
-    )
+    words = ("join", "parties/client-0/study.toml", "--as", "client-0")
     with Terminal(*words) as no:
         no.says("Approve? [y/N]")
         assert "WHAT NEVER LEAVES client-0" in no.said
