@@ -8,6 +8,7 @@ from network_parties import Guest, Host, eventually, make_keys
 
 from cutlayer.keys import Authority, Credentials
 from cutlayer.transports.network import Dial, Hub, NetworkSettings
+from cutlayer.transports.network.carriers.reaching import is_this_machine
 
 QUICK = NetworkSettings(beat_s=0.5, silence_s=2.0, connect_s=1.0, pause_s=0.1)
 
@@ -75,3 +76,22 @@ def test_whoever_listens_everywhere_is_reached_over_ipv4_and_ipv6(tmp_path, carr
     finally:
         guest.close(0.1)
         host.close(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("[::]", False),
+        ("0.0.0.0", False),
+        ("192.0.2.1", False),
+        ("[2001:db8::1]", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_what_never_leads_off_this_machine(name, here):
+    assert is_this_machine(name) is here

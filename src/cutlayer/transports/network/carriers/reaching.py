@@ -59,9 +59,9 @@ def _proxy_for(name: str, port: int) -> str | None:
 
 
 def is_this_machine(name: str) -> bool:
-    """Return whether ``name`` is an address or name that never leads off this machine."""
+    """Return whether ``name`` is an address, in brackets or not, or a name that never leads off this machine."""
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return name == "localhost"
 
