@@ -252,6 +252,7 @@ class Study:
             silent={cut.name for cut in cuts_without_gradient(self.graph)} if local else (),
             clips=getattr(self.schedule, "clip", None) is not None,
             unlabelled=self.unlabelled,
+            updates=getattr(self.schedule, "updates", False),
         )
 
     def simulate(

@@ -148,6 +148,19 @@ def test_a_straight_hand_over_passes_nobody():
         graph.disclosure("client-1", 8, "sever")
 
 
+def test_the_length_of_an_update_tells_something_and_the_page_says_so():
+    schedule = RoundRobin(handover="server", updates=True)
+    study = Study(graph=u_shaped(), optimizer=optim.SGD(lr=0.1), schedule=schedule, batch_size=4)
+    whole = Study(
+        graph=u_shaped(), optimizer=optim.SGD(lr=0.1), batch_size=4, schedule=RoundRobin(handover="server")
+    )
+    for party in ("client-0", "server"):
+        assert "the length of what is sealed tells roughly how far" in section(
+            study.disclosure(party), "WHAT LEAVES"
+        )
+        assert "the length of what is sealed" not in whole.disclosure(party)
+
+
 def test_what_was_tried_for_raw_records_is_said():
     never = section(u_shaped().disclosure("client-0"), "WHAT NEVER LEAVES")
     assert "No cut carries a column of them as it is, or only scaled, shifted or negated" in never

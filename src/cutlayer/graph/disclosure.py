@@ -49,6 +49,10 @@ _SEAL = (
     "how well it is sealed depends on the parties' keys; in a simulation there are none, and the seal hides "
     "nothing."
 )
+_UPDATES = (
+    "The weights go as what changed in them since the beginning, packed, so the length of what is sealed tells roughly "
+    "how far they are from the initial ones."
+)
 
 
 def statement(
@@ -62,6 +66,7 @@ def statement(
     silent: Collection[str] = (),
     clips: bool = False,
     unlabelled: bool = False,
+    updates: bool = False,
 ) -> str:
     """Return the disclosure statement of ``party``: about one page of plain text.
 
@@ -76,6 +81,7 @@ def statement(
         silent: Cuts over which no gradient comes back.
         clips: Whether parties tell norms of their gradients.
         unlabelled: Whether parties with a decoder train on rows without labels.
+        updates: Whether weights are handed over as what changed in them.
 
     Raises:
         GraphError: No party has that name (or that of relay, host or averager), or the batch size is not positive.
@@ -88,7 +94,7 @@ def statement(
             graph.role_of(other)
     page = _Page(graph, role, party, batch_size, relay, host)
     page.averager, page.silent, page.clips = averager, silent, clips
-    page.unlabelled = unlabelled
+    page.unlabelled, page.updates = unlabelled, updates
     sections = [
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
@@ -127,7 +133,7 @@ class _Page:
         self.relay, self.host = relay, host
         self.averager: str | None = None
         self.silent: Collection[str] = ()
-        self.clips = self.unlabelled = False
+        self.clips = self.unlabelled = self.updates = False
         self.segments = graph.segments_of(role.name)
         self.size = sum((size_of(s.module) for s in self.segments), Size())
         self.shared = {share.field for share in graph.shares if share.source == role.name}
@@ -288,13 +294,13 @@ class _Page:
             return []
         if self.host:
             way_there = f"It goes through {self.host}, sealed so that only the next one can open it."
-            return [f"{_state_text(self.segments, f'{way} {self.role.name}')} {way_there}"]
+            return [f"{self._handed(self.segments, f'{way} {self.role.name}')} {way_there}"]
         way_there = {
             None: "Whoever passes it on does so unopened; how well it is sealed depends on the parties' keys, "
             "which a simulation has not.",
             "": "It goes straight there.",
         }.get(self.relay, f"It goes through {self.relay}, which passes it on unopened; {_SEAL}")
-        return [f"{_state_text(self.segments, f'{way} {self.role.name}')} {way_there}"]
+        return [f"{self._handed(self.segments, f'{way} {self.role.name}')} {way_there}"]
 
     def _relayed(self, way: str) -> list[str]:
         """Return what this party passes on for others, if it is the relay."""
@@ -303,11 +309,16 @@ class _Page:
         handed = [role for role in self.graph.roles.values() if len(role.parties) > 1 and role != self.role]
         return [
             f"Sealed, only to pass it on unopened, with every hand-over: "
-            f"{_state_text(segments, f'{way} {role.name}', capital=False)} "
+            f"{self._handed(segments, f'{way} {role.name}', capital=False)} "
             f"{'It cannot be opened here.' if self.host else f'It is not opened here; {_SEAL}'}"
             for role in handed
             if (segments := self.graph.segments_of(role.name))
         ]
+
+    def _handed(self, segments: Iterable[Segment], way: str, *, capital: bool = True) -> str:
+        """Return what a hand-over holds, and what its length tells."""
+        text = _state_text(segments, way, capital=capital)
+        return f"{text} {_UPDATES}" if self.updates else text
 
     def _returning(self, cuts: Iterable[Cut]) -> list[Cut]:
         return [cut for cut in cuts if cut.has_gradient and cut.name not in self.silent]

@@ -8,7 +8,6 @@ cut. Rows without a label teach encoder and decoder alone.
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -16,6 +15,7 @@ from torch import nn
 from ..codecs import EXACT
 from ..errors import GraphError, nearest
 from .parts import Cut, Loss, LossFunction, Ref, Segment
+from .remembering import remembered
 
 if TYPE_CHECKING:
     from .split_graph import SplitGraph
@@ -108,7 +108,7 @@ def check_reconstructions(graph: SplitGraph) -> None:
                 )
 
 
-@lru_cache(maxsize=64)
+@remembered(64)
 def taught_at_home(graph: SplitGraph) -> frozenset[str]:
     """Return the segments that rows without labels teach: encoders and decoders."""
     return frozenset(
@@ -116,7 +116,7 @@ def taught_at_home(graph: SplitGraph) -> frozenset[str]:
     )
 
 
-@lru_cache(maxsize=64)
+@remembered(64)
 def roles_at_home(graph: SplitGraph) -> tuple[str, ...]:
     """Return the roles that have a decoder, so a use for rows without labels."""
     return tuple(dict.fromkeys(loss.role for loss in graph.losses.values() if loss.reconstructs))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from ..graph.reconstruction import roles_at_home, taught_at_home
+from ..graph.remembering import remembered
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import UNLABELLED, Batch, Calendar
@@ -52,7 +52,7 @@ def semi_supervised_step(
     return Step(_template(graph, turn, kinds, copies), step, "+".join(map(str, batches)))
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def _template(graph: SplitGraph, turn: int, kinds: tuple[str, ...], copies: frozenset[str]) -> Template:
     party = graph.turns[turn]
     return tuple(
@@ -62,7 +62,7 @@ def _template(graph: SplitGraph, turn: int, kinds: tuple[str, ...], copies: froz
     )
 
 
-@lru_cache(maxsize=64)
+@remembered(64)
 def _at_home(graph: SplitGraph) -> Roles:
     """Return what roles with a decoder do with rows that have no label: no action has a peer."""
     taught = [name for name in graph.order if name in taught_at_home(graph)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
+from ..graph.remembering import remembered
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .steps import Step, Template
@@ -21,7 +20,7 @@ def clipped(graph: SplitGraph, step: Step, bound: float) -> Step:
     return step._replace(template=_template(graph, step.template, bound))
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def _template(graph: SplitGraph, template: Template, bound: float) -> Template:
     steps = [action for action in template if action.op is Op.STEP]
     rest = [action for action in template if action.op is not Op.STEP]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
+from ..graph.remembering import remembered
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .steps import NO_COPIES, Step, Template, in_copy, placed_on_roles
@@ -35,7 +35,7 @@ def joint_step(
     return Step(_template(graph, turns, copies, local), step, "+".join(name for _, name in batches))
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def _template(graph: SplitGraph, turns: tuple[int, ...], copies: frozenset[str], local: bool) -> Template:
     one = {role.name: role.parties[0] for role in graph.roles.values() if len(role.parties) == 1}
     several = _Several(graph, turns, copies)

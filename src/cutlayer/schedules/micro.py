@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from functools import lru_cache
 
+from ..graph.remembering import remembered
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .steps import NO_COPIES, Roles, Step, Template, in_copy, placed_on_roles
@@ -41,7 +41,7 @@ def micro_step(
     return Step(template, step, "+".join(batches))
 
 
-@lru_cache(maxsize=1024)
+@remembered(1024)
 def _template(
     graph: SplitGraph, turn: int, count: int, in_flight: int, copies: frozenset[str], local: bool
 ) -> Template:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from ..graph.parts import Cut, Ref
+from ..graph.remembering import remembered
 from ..graph.split_graph import SplitGraph
 from .actions import Action, Op, copy_of
 from .calendar import Batch
@@ -130,7 +130,7 @@ def data_roles(graph: SplitGraph, *, labels: bool = True) -> tuple[str, ...]:
     return tuple(role for role in graph.roles if role in fields)
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def _placed(graph: SplitGraph, turn: int, what: str, copies: frozenset[str] = NO_COPIES) -> Template:
     """Return the template of a turn's parties; always the same object, which performers recognise."""
     party = graph.turns[turn]
@@ -158,7 +158,7 @@ def placed_on_roles(graph: SplitGraph, what: str) -> Roles:
     return _evaluation(graph, with_labels=what == "evaluate")
 
 
-@lru_cache(maxsize=64)
+@remembered(64)
 def _training(graph: SplitGraph, local: bool = False) -> Roles:
     alone = {cut.name for cut in cuts_without_gradient(graph)} if local else set()
     actions = [(role, Op.LOAD, "", "") for role in data_roles(graph)]
@@ -203,7 +203,7 @@ def _is(ref: object, segment: str) -> bool:
     return isinstance(ref, Ref) and ref.segment == segment
 
 
-@lru_cache(maxsize=64)
+@remembered(64)
 def _evaluation(graph: SplitGraph, with_labels: bool) -> Roles:
     actions = [(role, Op.LOAD, "", "") for role in data_roles(graph, labels=with_labels)]
     actions += _forward(graph, Op.INFER, labels=with_labels)
