@@ -28,7 +28,11 @@ FILE = "approved.json"
 SHORTEST = 16
 """Hex digits of a digest that are shown to name it."""
 ENOUGH = 32
-"""Hex digits that are enough to approve it: nobody can make two studies that begin alike."""
+"""Hex digits that are enough to approve it: nobody can make another study that begins like one that was looked at.
+
+To make two at once that begin alike, one to be shown and one to be run, would take some 2**64 tries with 32 digits, and
+2**128 with all 64.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
