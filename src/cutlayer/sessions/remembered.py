@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import LogError
+from ..keys.files import sync_folder
 from ..schedules.calendar import Leave
 from .messages import Offer
 
@@ -77,6 +78,7 @@ def write_roster(folder: Path, roster: Roster) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
+        sync_folder(folder)  # after a loss of power an older one would have generations begin anew
     except OSError as error:
         raise LogError(
             f"cannot write {path}: {error.strerror}", todo="make room on the disk and start again"
