@@ -51,10 +51,10 @@ def test_a_loss_of_power_brings_no_older_one_back(tmp_path: Path, monkeypatch: p
 )
 def test_a_damaged_one_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "roster.json").write_text(text)
-    with pytest.raises(LogError, match="roster.json cannot be read"):
+    with pytest.raises(LogError, match=r"roster\.json cannot be read"):
         read_roster(tmp_path)
 
 
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="cannot write .*roster.json"):
+    with pytest.raises(LogError, match=r"cannot write .*roster\.json"):
         write_roster(tmp_path / "nowhere", ROSTER)
