@@ -47,6 +47,7 @@ BENCHMARKS = (
     Benchmark(name="equality", bar="weights equal to the uncut network's, bit for bit, after at least 50 steps"),
     Benchmark(name="workload_w", bar="at least 0.9 times the steps a second of a loop written by hand"),
     Benchmark(name="vgg11_cifar", bar="at least 0.97 times the steps a second of the uncut loop"),
+    Benchmark(name="precision", bar="in bfloat16 and compiled: every bit equal to the central twin's"),
     Benchmark(name="many_clients", bar="500 clients: a step at most 1.1 times as long as with 10, at most 50 KB each"),
     Benchmark(name="many_parties", bar="100 parties: the host's memory grows by at most 5 % from round 1 to 5"),
     Benchmark(name="transport_throughput", bar="16 MB there and back: at least 0.8 of a mutual TLS socket"),

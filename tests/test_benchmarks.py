@@ -83,6 +83,7 @@ FAR_BEYOND = {
     "nhanes_auc": {
         "auc": {"joined": 0.83, "clinic": 0.81}, "best_alone": "clinic", "folds_equal_to_twin": 5, "folds": 5,
     },
+    "precision": {"equal_to_twin": {"float32": True, "bfloat16": False, "compiled": True}},
     "semi_supervised": {
         "gain": {"labels only": {"points": 3.0, "error": 0.5}, "labels only, longer": {"points": 1.0, "error": 0.6}},
         "same_bytes": True, "equal_to_twin": True, "quick": False,
