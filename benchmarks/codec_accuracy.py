@@ -53,7 +53,6 @@ CODECS: dict[str, tuple[str, str]] = {
     "int8, top-k 5 % back": ("int8", "topk:0.05,bfloat16"),
     "the same with feedback": ("int8", "topk:0.05,bfloat16+feedback"),
     "PQ, int8 back": ("pq:4,16,0.01", "int8"),
-    "PQ, top-k 7.5 % back with feedback": ("pq:4,64,0.01", "topk:0.075,bfloat16+feedback"),
     "C3, 2 rows": ("c3:2", "exact"),
     "C3, 4 rows": ("c3:4", "exact"),
 }
@@ -119,7 +118,7 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
             one = kept.run(key, lambda codecs=codecs, seed=seed: train(source, codecs, seed, epochs))
             runs[name].append(one)
             print(
-                f"seed {seed} {name:35} {one['accuracy']:5.2f} %  {one['bytes_a_row']:8.0f} bytes a row"
+                f"seed {seed} {name:23} {one['accuracy']:5.2f} %  {one['bytes_a_row']:8.0f} bytes a row"
                 f"  {one['seconds']:5.1f} s",
                 flush=True,
             )
