@@ -77,7 +77,7 @@ BENCHMARKS = (
     Benchmark(name="schedules_table", bar="every schedule learns something: a mean AUC above 0.5", minutes=35),
     Benchmark(
         name="wan_schedules", bar="overlap and codec: at least 0.9 of what link or arithmetic allow (needs root)",
-        minutes=6,
+        minutes=5,
     ),
 )  # fmt: skip
 
