@@ -51,13 +51,18 @@ CODECS: dict[str, tuple[str, str]] = {
     "top-k 5 %": ("topk:0.05,bfloat16", "bfloat16"),
     "random top-k 5 %": ("random-topk:0.05,0.1,bfloat16", "bfloat16"),
     "int8, top-k 5 % back": ("int8", "topk:0.05,bfloat16"),
-    "the same with feedback": ("int8", "topk:0.05,bfloat16+feedback"),
+    "int8, top-k 5 % back, feedback": ("int8", "topk:0.05,bfloat16+feedback"),
     "PQ, int8 back": ("pq:4,16,0.01", "int8"),
     "C3, 2 rows": ("c3:2", "exact"),
     "C3, 4 rows": ("c3:4", "exact"),
 }
 """Codecs of activations and of gradients."""
 EIGHT_BITS = ("float8", "int8")
+LABELS = {
+    "exact": ("right", 6), "float8": ("right", -9), "int8": ("left", -10), "bfloat16": ("left", -10),
+    "int8, top-k 5 % back, feedback": ("left", -11), "top-k 5 %": ("left", -11), "top-k 9.7 %, int8 back": ("right", 5),
+}  # fmt: skip
+"""Where a point has its name, if not on its right: the side that it ends at, and points above it."""
 
 
 def network(seed: int) -> nn.Sequential:
@@ -118,7 +123,7 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
             one = kept.run(key, lambda codecs=codecs, seed=seed: train(source, codecs, seed, epochs))
             runs[name].append(one)
             print(
-                f"seed {seed} {name:23} {one['accuracy']:5.2f} %  {one['bytes_a_row']:8.0f} bytes a row"
+                f"seed {seed} {name:30} {one['accuracy']:5.2f} %  {one['bytes_a_row']:8.0f} bytes a row"
                 f"  {one['seconds']:5.1f} s",
                 flush=True,
             )
@@ -167,23 +172,32 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
 
 def plot(figures: measuring.Figures) -> None:
     """Draw accuracy against bytes."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     def panel(axes: list[Axes]) -> None:
         (axis,) = axes
         for place, (name, one) in enumerate(figures["codecs"].items()):
-            look = {"color": COLOURS[place % 7], "marker": MARKERS[place % len(MARKERS)]}
+            at, colour = (one["bytes_a_row"] / 1e3, one["mean"]), COLOURS[place % 7]
             axis.errorbar(
-                one["bytes_a_row"], one["mean"], yerr=one["standard_error"], linestyle="none",
-                capsize=3, markersize=6, label=f"{name} ({one['fewer']:.3g} x, {one['mean']:.1f} %)", **look,
+                *at, yerr=one["standard_error"], color=colour, marker=MARKERS[place % len(MARKERS)],
+                linestyle="none", capsize=3, markersize=6, elinewidth=1.0,
+            )  # fmt: skip
+            side, offset = LABELS.get(name, ("left", 4))
+            axis.annotate(
+                name, at, xytext=(8 if side == "left" else -8, offset), textcoords="offset points",
+                ha=side, fontsize=9, color=colour,
             )  # fmt: skip
         axis.axhline(figures["codecs"]["exact"]["mean"], color="#8a939a", linewidth=0.8, zorder=0)
         axis.set_xscale("log")
-        axis.set_xlabel("bytes of frames a training row, both ways")
+        axis.set_xticks([2, 5, 10, 20, 50])
+        axis.set_xlim(1.5, 110)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlabel("KB of frames a training row, both ways")
         axis.set_ylabel("test accuracy (%)")
         axis.set_title(f"CIFAR-10: accuracy against bytes, mean of {figures['seeds']} seeds ± standard error")
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
 
-    draw(RESULTS / f"{NAME}.svg", panel, width=9.6, height=4.6)
+    draw(RESULTS / f"{NAME}.svg", panel, width=8.6, height=5.0)
 
 
 def main() -> int:

@@ -128,14 +128,15 @@ def plot(figures: measuring.Figures) -> None:
             at = [number + 0.27 * (place - 1) for number in range(len(ways))]
             axis.bar(at, [min(height, top) for height in heights], 0.25, color=COLOURS[place], label=label)
             for x, height in zip(at, heights, strict=True):
-                axis.text(x, min(height, top), f"{height:.0f}", ha="center", va="bottom", fontsize=8)
+                beyond = "↑ " if height > top else ""
+                axis.text(x, min(height, top), f"{beyond}{height:.0f}", ha="center", va="bottom", fontsize=8)
         axis.set_xticks(range(len(ways)), list(ways))
         axis.set_ylim(0, 1.08 * top)
         axis.set_ylabel("rows a second")
         axis.set_title(
             f"VGG-11 between hosts {figures['rtt_ms']:g} ms and {figures['mbit_s']:g} Mbit/s apart"
         )
-        axis.legend(loc="upper left")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3)
 
     draw(RESULTS / f"{NAME}.svg", panel, width=9.6, height=4.2)
 

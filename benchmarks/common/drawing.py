@@ -15,11 +15,17 @@ __all__ = ["COLOURS", "MARKERS", "draw"]
 
 
 def draw(
-    path: Path, panels: Callable[[list[Axes]], None], *, width: float, height: float, columns: int = 1
+    path: Path,
+    panels: Callable[[list[Axes]], None],
+    *,
+    width: float,
+    height: float,
+    columns: int = 1,
+    rows: int = 1,
 ) -> None:
-    """Write a figure of inches with panels beside each other, which ``panels`` fills, as SVG."""
+    """Write a figure of inches with panels in columns and rows, which ``panels`` fills, as SVG."""
     with _style():
-        figure, axes = _figure(width, height, columns)
+        figure, axes = _figure(width, height, columns, rows)
         panels(axes)
         figure.savefig(path, metadata={"Date": None})
     print(f"drawn: {path.name}", flush=True)

@@ -33,6 +33,9 @@ COSTS = {
 }
 """Title and digits of the columns."""
 
+REFERENCES = {"all rows at one client": "--", "each client alone": ":"}
+"""What schedules are compared with, and the style of its line."""
+
 
 def show(figures: Figures) -> None:
     """Print the tables, put each between its two marks in the page, and draw the plot."""
@@ -66,24 +69,33 @@ def table(rows: Figures) -> str:
 
 
 def plot(figures: Figures) -> None:
-    """Draw what each schedule reached against what a client sent and received, a panel for each data set."""
-    epochs, seeds = figures["epochs"], figures["seeds"]
+    """Draw what each schedule reached, a column for each data set: against bytes, and against simulated minutes."""
 
     def panels(axes: list[Axes]) -> None:
-        for axis, (data, rows) in zip(axes, figures["data"].items(), strict=True):
-            measure, unit, label = MEASURES[data]
-            for place, (name, one) in enumerate(rows.items()):
-                moved = one["up_mb"]["mean"] + one["down_mb"]["mean"]
-                look = {"color": COLOURS[place % 7], "marker": MARKERS[place % len(MARKERS)]}
-                axis.errorbar(
-                    moved or 1.0, unit * one[measure]["mean"],
-                    yerr=unit * one[measure]["standard_deviation"], linestyle="none", capsize=3, markersize=6,
-                    label=name, **look,
-                )  # fmt: skip
-            axis.set_title(f"{data}, {epochs[data]} epochs, {seeds} seeds")
-            axis.set_xscale("log")
-            axis.set_xlabel("MB that a client sent and received")
-            axis.set_ylabel(label)
-        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+        columns = len(figures["data"])
+        for place, axis in enumerate(axes):
+            data = list(figures["data"])[place % columns]
+            panel(axis, data, figures["data"][data], minutes=place >= columns)
+            if place < columns:
+                axis.set_title(f"{data}, {figures['epochs'][data]} epochs, {figures['seeds']} seeds")
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
 
-    draw(PLOT, panels, width=11.5, height=4.6, columns=2)
+    draw(PLOT, panels, width=11.5, height=7.2, columns=len(figures["data"]), rows=2)
+
+
+def panel(axis: Axes, data: str, rows: Figures, *, minutes: bool) -> None:
+    """Draw one data set's schedules as points, and what they are compared with as lines."""
+    measure, unit, label = MEASURES[data]
+    for place, (name, one) in enumerate(rows.items()):
+        colour, height = COLOURS[place % 7], unit * one[measure]["mean"]
+        if name in REFERENCES:
+            axis.axhline(height, color=colour, linewidth=1.2, linestyle=REFERENCES[name], label=name)
+            continue
+        cost = one["minutes"]["mean"] if minutes else one["up_mb"]["mean"] + one["down_mb"]["mean"]
+        axis.errorbar(
+            cost, height, yerr=unit * one[measure]["standard_deviation"], color=colour, linestyle="none",
+            marker=MARKERS[place % len(MARKERS)], capsize=3, markersize=6, elinewidth=1.0, label=name,
+        )  # fmt: skip
+    axis.set_xlim(left=0)
+    axis.set_xlabel("simulated minutes of training" if minutes else "MB that a client sent and received")
+    axis.set_ylabel(label)
