@@ -127,6 +127,7 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
                 f"  {one['seconds']:5.1f} s",
                 flush=True,
             )
+    kept.done()
     exact = [one["accuracy"] for one in runs["exact"]]
     full = runs["exact"][0]["bytes_a_row"]
     found = {name: summary(name, made, exact, full) for name, made in runs.items()}

@@ -236,6 +236,7 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
                     f"  {one['minutes']:6.2f} min  {one['seconds']:5.1f} s",
                     flush=True,
                 )
+    kept.done()
     return {
         "data": {data: {name: summary(runs) for name, runs in rows.items()} for data, rows in found.items()},
         "epochs": EPOCHS,
