@@ -217,8 +217,8 @@ def test_a_sender_waits_while_too_much_is_unread_and_control_does_not():
     one.read([other.beat()])  # received, but unread
     waiting.join(0.1)
     assert waiting.is_alive()
-    other.link.consume(1000, 1)
-    other.link.consume(1000, 1)
+    other.link.consume(0, 1000, 1)
+    other.link.consume(0, 1000, 1)
     one.read([other.beat()])
     waiting.join(5)
     assert not waiting.is_alive()
@@ -260,15 +260,37 @@ def test_who_ignores_the_window_floods():
         other.read(one.take())
 
 
-def test_several_senders_may_fill_a_window_each():
-    one, other = Side(NetworkSettings()), Side(SETTINGS)
-    other.link = Link(SETTINGS, senders=5)
-    one.attach(other)
-    other.attach(one)
-    for _ in range(20):
+def test_each_party_has_a_window_of_its_own():
+    one, other = pair()
+    for _ in range(5):
         one.link.send_frame(0, 1, 0, memoryview(bytes(1000)), go_on)
+    for _ in range(9):  # passed on for a party whose frames nobody reads
+        one.link.relay(chunk(1000, 1000)._replace(source=2), True, Side().link)
+
+    def called_off():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        one.link.send_frame(0, 1, 0, memoryview(bytes(1000)), called_off)
     other.read(one.take())
-    assert len(other.came) == 20
+    assert len(other.came) == 5 + 9
+    other.link.consume(0, 2000, 2)
+    one.read([other.beat(), other.beat()])
+    one.link.send_frame(0, 1, 0, memoryview(bytes(1000)), go_on)  # would wait for ever
+
+
+def test_a_new_stream_tells_again_what_was_consumed_of_everybodys():
+    one, other = pair()
+    for source in (0, 2):
+        for _ in range(4):
+            one.link.relay(chunk(1000, 1000)._replace(source=source), True, Side().link)
+    other.read(one.take())
+    other.link.consume(0, 4000, 4)
+    other.link.consume(2, 3000, 3)
+    other.take()  # lost on the way
+    other.attach(one)
+    told = {e.target: e.consumed for e in map(Envelope.parse, other.take())}
+    assert told == {0: 4000, 2: 3000}
 
 
 def test_bytes_of_an_older_generation_do_not_leave_and_free_their_room():
@@ -297,7 +319,7 @@ def test_relayed_bytes_are_consumed_when_the_last_one_has():
     target.read(hub.take())
     hub.read([target.beat()])
     assert Envelope.parse(source_at_hub.beat()).consumed == 0
-    target.link.consume(1500, 1)
+    target.link.consume(0, 1500, 1)
     hub.read([target.beat()])
     assert Envelope.parse(source_at_hub.beat()).consumed == 1500
 

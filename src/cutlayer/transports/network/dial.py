@@ -69,7 +69,7 @@ class Dial:
         self._settings = settings or NetworkSettings()
         self._place, self._host_place = self._names.index(credentials.party), self._names.index(host)
         self._incarnation, self._hub = os.urandom(16), _NO_HUB
-        self._link = Link(self._settings, senders=max(1, len(self._names) - 1))
+        self._link = Link(self._settings)
         self.transport = NetworkTransport(
             credentials.party, self._names, lambda _: self._link, self._say_closed, self._settings
         )

@@ -112,7 +112,7 @@ class NetworkTransport:
             except Empty:
                 raise self._silent(party, timeout_s) from None
             if frame is not None:
-                self._link_to(party).consume(len(frame), 1)
+                self._consume(party, len(frame))
                 return frame
             try:
                 self._check(party)
@@ -161,7 +161,7 @@ class NetworkTransport:
         size = len(envelope.payload)
         with self._lock:
             if envelope.generation < self._generation or self._closed:
-                self._link_to(source).consume(size, int(envelope.flags))
+                self._consume(source, size, int(envelope.flags))
                 return None
             self._chunks.place(source, envelope)
             one = self._partial[source]
@@ -202,7 +202,7 @@ class NetworkTransport:
                 if one >= generation:
                     self._arrived(source, one, frame)
                 else:
-                    self._link_to(source).consume(len(frame), 1)
+                    self._consume(source, len(frame))
             for source in [name for name, one in self._later_ends.items() if one <= generation]:
                 if self._later_ends.pop(source) == generation:
                     self._arrived(source, generation, None)
@@ -235,15 +235,19 @@ class NetworkTransport:
     def _drop_partial(self, source: str) -> None:
         partial = self._partial.pop(source, None)
         if partial is not None and partial.placed:
-            self._link_to(source).consume(partial.placed, 1)
+            self._consume(source, partial.placed)
 
     def _drain(self, source: str, inbox: Inbox) -> None:
         with contextlib.suppress(Empty):
             while True:
                 frame = inbox.get_nowait()
                 if frame is not None:
-                    self._link_to(source).consume(len(frame), 1)
+                    self._consume(source, len(frame))
         inbox.put(None)
+
+    def _consume(self, source: str, size: int, frames: int = 1) -> None:
+        """Let the other side know that so much of a party's is no longer waiting."""
+        self._link_to(source).consume(self._places[source], size, frames)
 
     def _wake(self) -> None:
         for name, inbox in self._inboxes.items():

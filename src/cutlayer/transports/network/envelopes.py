@@ -7,8 +7,8 @@
 
 Numbers are little-endian. ``source`` and ``target`` are places in the list of parties that all were
 given; ``sequence`` counts the envelopes of a link in this direction, ``ack`` those received in the
-other one, ``consumed`` the bytes of frames that were received and are no longer waiting; ``total`` is
-the length of the whole frame. All chunks of a frame but the last are full.
+other one, ``consumed`` the bytes of the *target's* frames that were received and are no longer waiting;
+``total`` is the length of the whole frame. All chunks of a frame but the last are full.
 """
 
 from __future__ import annotations

@@ -316,7 +316,7 @@ class Hub:
         target = self._addressee(guest, envelope)
         size = len(envelope.payload)
         if envelope.generation < self._generation:
-            guest.link.consume(size, envelope.flags & FIRST)
+            guest.link.consume(guest.place, size, envelope.flags & FIRST)
             return None
         start = guest.chunks.place(envelope.target, envelope)
         target.link.relay(envelope, start + size == envelope.total, guest.link)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from cutlayer.transports.network.envelopes import CHUNK, FIRST, HEADER, VERSION, Envelope, Lane, Violation
 from cutlayer.transports.network.lines import Line, Room
 from cutlayer.transports.network.reading import Inbox, Reading, Ready
 from cutlayer.transports.network.settings import NetworkSettings
+from cutlayer.transports.network.windows import Incoming, Outgoing, Unread
 
 __all__ = ["Link", "Ready", "Stream"]
 
 _ACK_ENVELOPES = 64
 _ACK_BYTES = 8 << 20
 _MOST_PATIENCE = 8  # times the silence that ends a stream
-_MOST_FRAMES = 4096  # under way and unread, however short they are
 
 
 class _Item:
@@ -31,18 +30,6 @@ class _Item:
         self.lane, self.flags, self.source, self.target = lane, flags, source, target
         self.generation, self.total, self.sequence, self.size = generation, total, 0, 0
         self.payload: memoryview | bytes | None = b""
-
-
-class _Unread(NamedTuple):
-    """Bytes that the other side has not consumed yet, and for whom they were relayed."""
-
-    end: int
-    frames: int
-    origin: Link | None
-    size: int
-
-
-_ACK = _Item(Lane.ACK, 0, 0, 0, 0, 0)
 
 
 class Stream:
@@ -76,16 +63,15 @@ class Link:
     """One side of a link; the other side is another `Link`.
 
     What is sent is kept until the other side says that it has it, and is sent again through the next
-    stream. Control messages never wait; frames wait while ``window_bytes`` and ``window_frames`` are
-    unread at the other side.
+    stream. Control messages never wait; a party's frames wait while ``window_bytes`` and ``window_frames``
+    of them are unread at the other side. An envelope says of its target's frames how many bytes were consumed.
 
     Args:
         settings: Limits and times, the same at both sides.
-        senders: How many parties' frames come through it; each of them may fill a window.
     """
 
-    def __init__(self, settings: NetworkSettings, senders: int = 1) -> None:
-        self._settings, self._senders = settings, senders
+    def __init__(self, settings: NetworkSettings) -> None:
+        self._settings = settings
         self._ack_bytes = min(_ACK_BYTES, max(1, settings.window_bytes // 4))
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -96,12 +82,9 @@ class Link:
 
     def _clear(self) -> None:
         self._unacked: deque[_Item] = deque()
-        self._unread: deque[_Unread] = deque()
-        self._sent = self._sent_bytes = self._unread_frames = 0
-        self._peer_consumed = 0
-        self._received = self._received_bytes = self._received_frames = 0
-        self._consumed = self._consumed_frames = 0
-        self._told, self._told_consumed, self._since_told = 0, 0, 0
+        self._outgoing: defaultdict[int, Outgoing] = defaultdict(Outgoing)
+        self._incoming: defaultdict[int, Incoming] = defaultdict(Incoming)
+        self._sent = self._received = self._told = self._since_told = self._beats = 0
 
     # --- streams ---------------------------------------------------------------------------------
 
@@ -149,6 +132,8 @@ class Link:
             stream = self._stream = Stream(line)
             for item in self._unacked:
                 line.put(partial(self._packed, item))
+            for source in self._incoming:
+                self._tell(source)
         line.keep_alive(self._beat, self._settings.beat_s)
         return stream
 
@@ -166,10 +151,11 @@ class Link:
         with self._delivery:
             with self._lock:
                 self._end_stream()
-                unread = list(self._unread)
+                unread = {source: list(one.unread) for source, one in self._outgoing.items()}
                 self._clear()
                 self._room.notify_all()
-            _release(unread)
+            for source, released in unread.items():
+                _release(source, released)
 
     def _end_stream(self) -> None:
         if self._stream is not None:
@@ -187,7 +173,7 @@ class Link:
     def send_frame(
         self, source: int, target: int, generation: int, frame: memoryview, go_on: Callable[[], None]
     ) -> None:
-        """Send a frame in chunks; wait while too much is unread at the other side.
+        """Send a frame in chunks; wait while too much of its source's is unread at the other side.
 
         Args:
             source: Place of the sender.
@@ -198,7 +184,7 @@ class Link:
         """
         total = len(frame)
         with self._lock:
-            while self._full():
+            while self._outgoing[source].full(self._settings):
                 go_on()
                 self._room.wait()
             go_on()
@@ -246,12 +232,6 @@ class Link:
         if stream is not None:
             stream.line.ring()
 
-    def _full(self) -> bool:
-        return (
-            self._sent_bytes - self._peer_consumed > self._settings.window_bytes
-            and self._unread_frames >= self._settings.window_frames
-        ) or self._unread_frames >= _MOST_FRAMES
-
     def _put_data(
         self,
         source: int,
@@ -265,9 +245,7 @@ class Link:
     ) -> None:
         item = _Item(Lane.DATA, flags, source, target, generation, total)
         item.payload, item.size = payload, len(payload)
-        self._sent_bytes += item.size
-        self._unread_frames += last
-        self._unread.append(_Unread(self._sent_bytes, last, origin, item.size))
+        self._outgoing[source].add(item.size, last=last, origin=origin)
         self._put(item)
 
     def _put(self, item: _Item) -> None:
@@ -278,14 +256,22 @@ class Link:
             self._stream.line.put(partial(self._packed, item))
 
     def _beat(self) -> tuple[bytes, memoryview | bytes]:
-        return self._packed(_ACK)
+        self._beats += 1
+        sources = list(self._incoming) or [0]
+        return self._told_of(sources[self._beats % len(sources)])
+
+    def _told_of(self, source: int) -> tuple[bytes, memoryview | bytes]:
+        """Return an envelope that says nothing but what was received, and consumed of one party's frames."""
+        return self._packed(_Item(Lane.ACK, 0, 0, source, 0, 0))
 
     def _packed(self, item: _Item) -> tuple[bytes, memoryview | bytes]:
         payload, lane, total = item.payload, item.lane, item.total
         if payload is None:
             payload, lane, total = b"", Lane.VOID, item.size
-        received, consumed = self._received, self._consumed
-        self._told, self._told_consumed, self._since_told = received, consumed, 0
+        received, consumed, of_target = self._received, 0, self._incoming.get(item.target)
+        if of_target is not None:
+            of_target.told = consumed = of_target.consumed
+        self._told, self._since_told = received, 0
         header = HEADER.pack(
             VERSION,
             lane,
@@ -349,14 +335,15 @@ class Link:
 
     def _accept(self, envelope: Envelope) -> bool:
         """Note what ``envelope`` says about the link; return whether it is to be delivered."""
-        released = None
+        released: list[Unread] = []
         with self._lock:
             self._acknowledge(envelope.ack)
-            if envelope.consumed > self._peer_consumed:
-                released = self._consumed_by_peer(envelope.consumed)
+            if envelope.consumed:
+                released = self._outgoing[envelope.target].consumed(envelope.consumed)
+                if released:
+                    self._room.notify_all()
             new = envelope.lane != Lane.ACK and self._is_new(envelope)
-        if released:
-            _release(released)
+        _release(envelope.target, released)
         return new
 
     def _is_new(self, envelope: Envelope) -> bool:
@@ -370,47 +357,27 @@ class Link:
             )
         self._received += 1
         self._since_told += len(envelope.payload)
-        if envelope.lane == Lane.DATA:
-            self._check_window(envelope)
-            self._received_bytes += len(envelope.payload)
-        elif envelope.lane == Lane.VOID:
-            self._received_bytes += envelope.total
-            self._consumed += envelope.total
+        if envelope.lane in (Lane.DATA, Lane.VOID):
+            self._incoming[envelope.source].came(envelope, self._settings)
         many = self._received - self._told >= _ACK_ENVELOPES or self._since_told >= self._ack_bytes
         if many or envelope.lane == Lane.CLOSED:  # who closes waits for that
-            self._tell()
+            self._tell(envelope.source)
         return True
 
-    def _check_window(self, envelope: Envelope) -> None:
-        if not envelope.flags & FIRST:
-            return
-        self._received_frames += 1
-        frames = self._received_frames - self._consumed_frames
-        unread = self._received_bytes - self._consumed
-        slack = 2 * self._senders
-        many = frames > slack * self._settings.window_frames
-        if (many and unread > slack * self._settings.window_bytes) or frames > slack * _MOST_FRAMES:
-            raise Violation(
-                "it floods: more came than may be under way",
-                got=f"{unread} bytes in {frames} frames unread",
-                expected=f"at most {self._settings.window_bytes} bytes, {_MOST_FRAMES} frames",
-            )
-
-    def consume(self, size: int, frames: int) -> None:
-        """Say that so many bytes and frames that were received are no longer waiting."""
+    def consume(self, source: int, size: int, frames: int) -> None:
+        """Say that so many bytes and frames of a party's that were received are no longer waiting."""
         with self._lock:
-            self._consumed = min(self._consumed + size, self._received_bytes)
-            self._consumed_frames = min(self._consumed_frames + frames, self._received_frames)
-            told = self._consumed - self._told_consumed >= self._ack_bytes
-            if told:
-                self._tell()
-        if told:
+            untold = self._incoming[source].consume(size, frames)
+            if untold >= self._ack_bytes:
+                self._tell(source)
+        if untold >= self._ack_bytes:
             self._flush()
 
-    def _tell(self) -> None:
+    def _tell(self, source: int) -> None:
         if self._stream is not None:
-            self._told, self._told_consumed, self._since_told = self._received, self._consumed, 0
-            self._stream.line.put(self._beat)
+            self._told, self._since_told = self._received, 0
+            self._incoming[source].told = self._incoming[source].consumed
+            self._stream.line.put(partial(self._told_of, source))
 
     def _acknowledge(self, received: int) -> None:
         if received > self._sent:
@@ -423,21 +390,9 @@ class Link:
         while unacked and unacked[0].sequence <= received:
             unacked.popleft()
 
-    def _consumed_by_peer(self, consumed: int) -> list[_Unread]:
-        released: list[_Unread] = []
-        if consumed > self._sent_bytes:
-            raise Violation("bytes were confirmed that were never sent")
-        self._peer_consumed = consumed
-        while self._unread and self._unread[0].end <= consumed:
-            one = self._unread.popleft()
-            self._unread_frames -= one.frames
-            if one.origin is not None:
-                released.append(one)
-        self._room.notify_all()
-        return released
 
-
-def _release(unread: list[_Unread]) -> None:
+def _release(source: int, unread: Sequence[Unread]) -> None:
+    """Let the links through which a party's bytes came to be relayed know that they are no longer waiting."""
     for one in unread:
         if one.origin is not None:
-            one.origin.consume(one.size, one.frames)
+            one.origin.consume(source, one.size, one.frames)
