@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measuring import Figures
 
 from .drawing import COLOURS, MARKERS, draw
 from .kept_runs import RESULTS
+from .pages import put
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["show"]
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "schedules-compared.md"
+PAGE = "schedules-compared.md"
 PLOT = RESULTS / "schedules_table.svg"
 MEASURES = {
     "HAM10000": ("auc_within", 100.0, "AUC within clinics (%)"),
@@ -38,18 +37,10 @@ REFERENCES = {"all rows at one client": "--", "each client alone": ":"}
 
 
 def show(figures: Figures) -> None:
-    """Print the tables, put each between its two marks in the page, and draw the plot."""
-    page = PAGE.read_text()
+    """Print the tables, put each into the page, and draw the plot."""
     for data, rows in figures["data"].items():
-        made = table(rows)
-        print(f"{data}\n{made}\n")
-        begin, end = f"<!-- {data} -->", f"<!-- end of {data} -->"
-        page, found = re.subn(
-            f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{made}\n{end}", page, flags=re.DOTALL
-        )
-        if not found:
-            raise SystemExit(f"{PAGE} has no lines {begin!r} and {end!r}")
-    PAGE.write_text(page)
+        print(f"{data}\n{table(rows)}\n")
+        put(PAGE, data, table(rows))
     plot(figures)
 
 
