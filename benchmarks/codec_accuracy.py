@@ -62,7 +62,8 @@ CODECS: dict[str, tuple[str, str]] = {
 EIGHT_BITS = ("float8", "int8")
 LABELS = {
     "exact": ("right", 6), "float8": ("right", -9), "int8": ("left", -10), "bfloat16": ("left", -10),
-    "int8, top-k 5 % back, feedback": ("left", -11), "random top-k 9.7 %, int8 back": ("right", 6), "top-k 5 %": ("left", -11), "top-k 9.7 %, int8 back": ("right", -9),
+    "int8, top-k 5 % back, feedback": ("left", -11), "random top-k 9.7 %, int8 back": ("right", 6),
+    "top-k 5 %": ("left", -11), "top-k 9.7 %, int8 back": ("right", -9),
 }  # fmt: skip
 """Where a point has its name, if not on its right: the side that it ends at, and points above it."""
 
