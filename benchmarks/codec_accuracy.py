@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import measuring
@@ -98,15 +99,15 @@ def train(source: cl.data.Source, codecs: tuple[str, str], seed: int, epochs: in
         evaluate=(),
     )
     run = study.simulate(people)
-    test = people.parties[0].splits["test"].fields
-    guess = run.predict(test["x"], batch_size=500)
+    x, y = real_images.labelled(people.parties[0], "test")
+    guess = torch.as_tensor(run.predict(x, batch_size=500))
     sent = [e for e in run.events if isinstance(e, Traffic) and e.phase == "training"]
     by_content = {
         content: sum(e.frame_bytes for e in sent if e.content == content) / (epochs * rows)
         for content in sorted({e.content for e in sent})
     }
     return {
-        "accuracy": 100 * float((guess.argmax(1) == test["y"]).double().mean()),
+        "accuracy": 100 * float((guess.argmax(1) == y).double().mean()),
         "bytes_a_row": sum(by_content.values()),
         "by_content": by_content,
     }
@@ -123,7 +124,7 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
     for seed in seeds:
         for name, codecs in CODECS.items():
             key = f"{' '.join(codecs)} seed {seed}"
-            one = kept.run(key, lambda codecs=codecs, seed=seed: train(source, codecs, seed, epochs))
+            one = kept.run(key, partial(train, source, codecs, seed, epochs))
             runs[name].append(one)
             print(
                 f"seed {seed} {name:30} {one['accuracy']:5.2f} %  {one['bytes_a_row']:8.0f} bytes a row"

@@ -211,7 +211,7 @@ class Told:
     def step_seconds(self) -> float:
         """Return the seconds of a step from the end of the first epoch to that of the last, everything included."""
         ended = self.epochs()
-        return float(ended[-1]["at"] - ended[0]["at"]) / sum(e["steps"] for e in ended[1:])
+        return float((ended[-1]["at"] - ended[0]["at"]) / sum(e["steps"] for e in ended[1:]))
 
 
 @contextlib.contextmanager
@@ -266,7 +266,7 @@ def listen(process: subprocess.Popen[str], told: Told, until: str = "") -> dict[
         if until and until in told.lines[-1]:
             return told.lines[-1]
     if process.wait() or until:
-        sys.exit(f"{process.args} ended with {process.returncode}; it told {told.lines[-3:]}")
+        sys.exit(f"{process.args!r} ended with {process.returncode}; it told {told.lines[-3:]}")
     return {}
 
 

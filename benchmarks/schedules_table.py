@@ -29,6 +29,7 @@ import dataclasses
 import json
 import sys
 from collections import defaultdict
+from functools import partial
 
 import measuring
 import numpy as np
@@ -125,7 +126,7 @@ def train(
         epochs: How many.
     """
     people = pooled if way.pooled else clients
-    classes = 1 + int(pooled.parties[0].splits["train"].fields["y"].max())
+    classes = 1 + int(real_images.labelled(pooled.parties[0], "train")[1].max())
     if way.alone:
         each = [cl.data.Holdings((party,)) for party in people.parties]
         runs = [study_of(way, one, classes, seed, epochs).simulate(one) for one in each]
@@ -162,17 +163,17 @@ def guesses(run: cl.Run, people: cl.data.Holdings, classes: int) -> list[tuple[n
         own = run._simulation.parties[party.name].live  # of who has no part of its own, the last holder's
         head.load_state_dict(own["head"].weights() if "head" in own else joined["head"])
         top.load_state_dict(joined["top"])
-        rows = party.splits["test"]
+        x, y = real_images.labelled(party, "test")
         with torch.no_grad():
-            logits = torch.cat([top(head(x)) for x in rows.fields["x"].split(500)])
-        found.append((rows.ids, logits, rows.fields["y"]))
+            logits = torch.cat([top(head(some)) for some in torch.split(x, 500)])
+        found.append((party.splits["test"].ids, logits, y))
     return found
 
 
 def reached(found: list[tuple[np.ndarray, Tensor, Tensor]], clients: cl.data.Holdings) -> measuring.Figures:
     """Return accuracy in per cent over all rows, and with two classes AUC over all and within clients."""
     ids = np.concatenate([one[0] for one in found])
-    logits, y = (torch.cat([one[place] for one in found]) for place in (1, 2))
+    logits, y = torch.cat([one[1] for one in found]), torch.cat([one[2] for one in found])
     figures: measuring.Figures = {"accuracy": 100 * float((logits.argmax(1) == y).double().mean())}
     if logits.shape[1] == 2:
         scores = logits[:, 1] - logits[:, 0]
@@ -227,7 +228,7 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
             for name, way in WAYS.items():
                 one = kept.run(
                     f"{data}, {way}, {epochs} epochs, seed {seed}",
-                    lambda: train(way, *people, seed, epochs),  # noqa: B023
+                    partial(train, way, *people, seed, epochs),
                 )
                 found.setdefault(data, {}).setdefault(name, []).append(one)
                 learned = "  ".join(f"{what} {one[what]:.4g}" for what in MEASURES if what in one)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import cutlayer as cl
 
-__all__ = ["cifar10", "ham10000", "wanted"]
+__all__ = ["cifar10", "ham10000", "labelled", "wanted"]
 
 CIFAR_MEAN, CIFAR_STD = 0.473, 0.251
 MALIGNANT = ("akiec", "bcc", "mel")
@@ -73,3 +73,11 @@ def ham10000(path: Path | None, seed: int, side: int = 32, test: float = 0.2) ->
     labels = np.isin(content["diagnosis"], MALIGNANT).astype(np.int64)
     about = {"train": {"site": content["site"], "lesion": content["lesion"]}}
     return cl.data.arrays(images, labels, about=about).hold_out(test=test, by="lesion", seed=seed)
+
+
+def labelled(party: cl.data.PartyData, split: str) -> tuple[Tensor, Tensor]:
+    """Return a party's images and labels of ``split``, which are in memory."""
+    x, y = party.splits[split].fields["x"], party.splits[split].fields["y"]
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise TypeError("the rows of these data sets are tensors")
+    return x, y
