@@ -1,7 +1,7 @@
 """What a party has approved: kept on its disk, so that it is asked once, and anew when anything differs.
 
-A study's digest covers graph, weights, program, codecs, defences, optimizers, seed and model code. Only the digest
-of the model code can be known before that code is executed, so the code can be approved on its own.
+A study's digest covers graph, weights, program, codecs, precision, defences, optimizers, seed and model code. Only
+the digest of the model code can be known before that code is executed, so the code can be approved on its own.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ __all__ = ["keep_memory", "patient_threads"]
 
 _SPINS = 10_000
 _ARENAS, _MMAP_FROM, _TRIM_FROM = -8, -3, -1  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
-_KEPT = {_ARENAS: 1, _MMAP_FROM: 64 << 20, _TRIM_FROM: 1 << 30}
+_KEPT = {_ARENAS: 1, _MMAP_FROM: 32 << 20, _TRIM_FROM: 1 << 30}
 
 
 def patient_threads() -> None:
@@ -29,7 +29,7 @@ def keep_memory() -> bool:
     """Let this process keep the memory of its activations from one step to the next; call it before threads start.
 
     By default the C library hands each large piece of memory back to the kernel at once and gets it again, a page
-    at a time and filled with zeros, in the next step. Pieces up to 64 MiB stay here now, up to 1 GiB in all. Only
+    at a time and filled with zeros, in the next step. Pieces up to 32 MiB stay here now, up to 1 GiB in all. Only
     glibc can be told; what the environment says (``MALLOC_TRIM_THRESHOLD_`` and the like) wins.
 
     Returns:
