@@ -59,7 +59,7 @@ WORKS = {
     "w": Work(widths=(784, 256, 10)),
     "wide": Work(widths=(784, 4096, 10), rows=1_920),
     "thin": Work(widths=(784, 8, 10)),
-    "vgg": Work(cut="features.2", rows=6_400, rate=0.01, momentum=0.9),
+    "vgg": Work(cut="features.2", rows=3_200, rate=0.01, momentum=0.9),
     "vgg_middle": Work(cut="features.10", rows=1_280, rate=0.01, momentum=0.9, accumulate=8, in_flight=4),
     "far": _FAR,
     "far_int8": replace(_FAR, codec="int8"),

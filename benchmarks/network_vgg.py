@@ -52,7 +52,7 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
 
 def main() -> int:
     """Measure, print, and return the exit status."""
-    return beside_the_loop("network_vgg", __doc__, measure, failures, rounds=7, epochs=4)
+    return beside_the_loop("network_vgg", __doc__, measure, failures, rounds=3, epochs=3)
 
 
 if __name__ == "__main__":
