@@ -281,8 +281,6 @@ def test_one_party_that_fills_the_host_with_connections_ends_nobody_elses_part(k
 
 
 def test_a_host_that_has_no_thread_left_listens_again_when_it_has(keys, host, monkeypatch):
-    if Carrier.name != "tls":
-        pytest.skip("gRPC starts threads of its own")
     start, left = threading.Thread.start, [False] * 3
 
     def exhausted(thread):
