@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from putting_off import weights_put_off
 from torch import nn
 
 import cutlayer as cl
-from cutlayer.runtime import compute, training
 from cutlayer.runtime.early import inputs_first
-from cutlayer.runtime.party import Circumstances
 
 
 class Residual(nn.Module):
@@ -128,15 +127,7 @@ def test_a_study_has_the_same_bits_when_parties_put_off_what_nobody_waits_for(mo
     graph = cl.u_shaped(net, cuts=("1", "4"), clients=people.parties)
     study = cl.Study(graph=graph, optimizer=cl.optim.Adam(lr=0.01), batch_size=100, epochs=1)
     at_once = study.simulate(people).weights()
-    real, put_off = compute.inputs_first, []
-
-    def counted(*arguments):
-        put_off.append(real(*arguments))
-        return put_off[-1]
-
-    monkeypatch.setattr(compute, "_WORTH_FLOPS", -1)
-    monkeypatch.setattr(compute, "inputs_first", counted)
-    monkeypatch.setattr(training, "Circumstances", lambda **more: Circumstances(**more | {"apart": True}))
+    put_off = weights_put_off(monkeypatch)
     later = study.simulate(people).weights()
     assert len(put_off) > 10 and None not in put_off
     for segment, tensors in at_once.items():

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from breaking import break_off
+from putting_off import weights_put_off
 from small_studies import MOMENTUM, batches, pooled, study_of
 from torch import nn
 
 import cutlayer as cl
 from cutlayer.errors import StudyError
 from cutlayer.metering.events import Computed, Traffic
-from cutlayer.runtime import compute, training
-from cutlayer.runtime.party import Circumstances
 
 
 def net() -> nn.Sequential:
@@ -180,15 +179,7 @@ def test_the_bits_are_the_same_when_weights_gradients_are_put_off(monkeypatch):
     people = source.split_rows(2)
     study = study_of(cl.u_shaped(net(), cuts=("1", "4"), clients=people), precision="bfloat16", evaluate=())
     at_once = study.simulate(people).weights()
-    real, put_off = compute.inputs_first, []
-
-    def counted(*arguments):
-        put_off.append(real(*arguments))
-        return put_off[-1]
-
-    monkeypatch.setattr(compute, "_WORTH_FLOPS", -1)
-    monkeypatch.setattr(compute, "inputs_first", counted)
-    monkeypatch.setattr(training, "Circumstances", lambda **more: Circumstances(**more | {"apart": True}))
+    put_off = weights_put_off(monkeypatch)
     assert same(study.simulate(people).weights(), at_once)
     assert len(put_off) > 10 and None not in put_off
 
