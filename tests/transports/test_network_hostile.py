@@ -1,9 +1,11 @@
 """Who has no certificate gets nothing; who misbehaves with one is dropped and noted, and others are not disturbed."""
 
 import datetime
+import gc
 import os
 import socket
 import ssl
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -356,3 +358,36 @@ def test_an_expired_certificate_is_refused_in_words(tmp_path):
     assert not guest.connected and "has not expired" in guest.why, guest.why
     guest.close()
     host.close()
+
+
+def test_a_connection_reset_before_its_handshake_leaves_no_socket_open(honest, host):
+    """Both sides may hang up before either has said a word; an open socket would be a warning, and so an error."""
+    port = int(host.address.rpartition(":")[2])
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port), 5) as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gc.collect()
+    assert honest.connected
+
+
+def test_a_host_that_resets_before_the_handshake_is_a_broken_line(keys):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stopped = threading.Event()
+
+        def reset():
+            while not stopped.is_set():
+                with suppress(OSError):
+                    connection, _ = server.accept()
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+
+        thread = threading.Thread(target=reset, daemon=True)
+        thread.start()
+        for _ in range(20):
+            with pytest.raises(LineBroken):
+                Raw(keys["hospital-a"], f"127.0.0.1:{server.getsockname()[1]}").hello()
+        stopped.set()
+        with suppress(OSError):
+            socket.create_connection(server.getsockname(), 1).close()
+        thread.join()
+    gc.collect()

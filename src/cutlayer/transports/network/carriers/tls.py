@@ -28,6 +28,18 @@ _MOST_NEW = 256
 """Connections that have shown no certificate yet; beyond that the oldest of them is closed."""
 
 
+class _Stream(ssl.SSLSocket):
+    """A TLS socket that is closed when the other side hung up before the handshake; Python leaves that one open."""
+
+    def getpeername(self) -> object:
+        """Return the other side's address; without one there is nothing to shake hands with."""
+        try:
+            return super().getpeername()
+        except OSError:
+            self.close()
+            raise
+
+
 def dial_tls(credentials: Credentials, address: str, host: str, settings: NetworkSettings) -> TlsLine:
     """Return a line to ``address``; see `cutlayer.transports.network.lines.Carrier`."""
 
@@ -181,6 +193,7 @@ class TlsListener:
 def _context(credentials: Credentials, *, server: bool) -> ssl.SSLContext:
     """Return TLS's settings for one side: TLS 1.3, and certificates of the study at both."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _Stream
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the name is a party's, not a machine's: see _check_host
     context.verify_mode = ssl.CERT_REQUIRED
