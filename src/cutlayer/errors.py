@@ -16,6 +16,7 @@
     ├── IdentityError        a key or certificate is missing, expired, revoked, foreign or somebody else's
     ├── StudyError           settings of a study contradict each other or are unknown
     ├── LogError             a run log cannot be read or written
+    ├── AlarmError           what a party received is not what an honest party sends
     └── ConsentError         something was asked that not every party has agreed to
 
 A message says who, where, what came, what was expected and what to do:
@@ -146,3 +147,7 @@ def nearest(name: str, known: list[str] | tuple[str, ...] | set[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(sorted(known)) if known else "nothing is known here"
+
+
+class AlarmError(CutlayerError):
+    """What a party received is not what an honest party sends; it stops its part of the training."""

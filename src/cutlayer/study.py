@@ -17,6 +17,8 @@ from .data import Holdings
 from .data.records import SPLITS
 from .errors import StudyError, nearest
 from .graph.coding import codecs_text
+from .graph.defending import Defences, defences_text
+from .graph.digests import weights_digest
 from .graph.disclosure import statement
 from .graph.reconstruction import roles_at_home
 from .graph.split_graph import SplitGraph
@@ -29,6 +31,7 @@ from .runtime.cohorts import Cohorts
 from .runtime.course import Course
 from .runtime.devices import check_device, check_devices, devices_of
 from .runtime.optim import OptimizerSpec, check_optimizer
+from .runtime.party import Instead
 from .runtime.positions import START
 from .runtime.precision import check_compiler, compiled_of, forms_of, precision_of
 from .runtime.readiness import check_data
@@ -65,6 +68,8 @@ class Study:
         precision: ``"float32"``, or ``"bfloat16"``: forwards and backwards run in mixed precision (autocast), while
             weights, optimizers, losses and what crosses cuts stay float32; or by segment, ``{"top": "bfloat16"}``.
         compiled: Segments that ``torch.compile`` compiles for training.
+        defences: What protects the cuts, in order: for every cut where it fits, ``["nopeek:0.1", cl.MaxNorm()]``, or by
+            cut, ``{"head->server": ["nopeek:0.1"]}``; as the graph has them unless given.
         name: The study's name.
         code: SHA-256 (hex) by file name of the model code that was executed, where the study is of a file.
 
@@ -87,11 +92,14 @@ class Study:
     device: str | Mapping[str, str] = "cpu"
     precision: str | Mapping[str, str] = "float32"
     compiled: Sequence[str] = ()
+    defences: Defences = None
     name: str = "study"
     code: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_types()
+        if self.defences is not None:
+            object.__setattr__(self, "graph", self.graph.with_defences(self.defences))
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", None)):
             object.__setattr__(self, name, _whole(name, getattr(self, name), least))
         for name in self.metrics:
@@ -182,13 +190,13 @@ class Study:
         words = {
             "program": "\n".join(program),
             "codecs": f"{codecs_text(self.graph.cuts) or 'exact'}; frames of version {VERSION}",
-            "defences": "none",
+            "defences": defences_text(self.graph.cuts) or "none",
             "optimizers": repr(self.optimizers),
             "precision": f"{self.mixed}; compiled: {self.compiled}",
             "seed": str(self.seed),
             "model code": "\n".join(f"{name} {found}" for name, found in sorted(self.code.items())),
         }
-        known = {"graph": self.graph.digest, "weights": _weights_digest(self.graph)}
+        known = {"graph": self.graph.digest, "weights": weights_digest(self.graph)}
         return known | {name: hashlib.sha256(text.encode()).hexdigest() for name, text in words.items()}
 
     @property
@@ -262,6 +270,7 @@ class Study:
         out: str | Path | None = None,
         resume: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        instead: Instead | None = None,
     ) -> Run:
         """Train with all parties in this process; frames are really made and counted.
 
@@ -270,6 +279,8 @@ class Study:
             out: The run's folder, for the log and snapshots; without it nothing is written.
             resume: Go on from the folder's last snapshot.
             on_progress: Called at most ten times a second with where the run stands.
+            instead: Called once with each party's action and what performs it; returns what performs it instead. With
+                it an audit watches what a party sees, or lets a party be dishonest.
 
         Returns:
             What came out.
@@ -295,12 +306,20 @@ class Study:
         self.prove(cohorts.rows)
         check_devices(self.settings.devices)
         first = [role.parties[0] for role in self.graph.roles.values()]
-        began = self.beginning(first, holdings.table(), _data_digest(holdings, cohorts))
+        began = self.beginning(first, holdings.table(), cohorts.digest(holdings))
         log = RunLog(Path(out) if out is not None else None, append=resume)
         try:
             self.begin(log, began)
             simulation = Simulation(
-                self.graph, holdings, self.schedule, calendar, cohorts, self.settings, log, on_progress
+                self.graph,
+                holdings,
+                self.schedule,
+                calendar,
+                cohorts,
+                self.settings,
+                log,
+                on_progress,
+                instead,
             )
             simulation.train(simulation.resume() if resume else START)
         finally:
@@ -330,6 +349,12 @@ class Study:
                 are those of ``run.best_epoch + 1`` epochs.
         """
         epochs = self.epochs if epochs is None else _whole("epochs", epochs, 0)
+        if found := defences_text(self.graph.cuts):
+            raise StudyError(
+                "the uncut network has no cut to defend, so a study with defences has no twin to be equal to",
+                got=found.replace("\n", "; "),
+                todo="compare without: dataclasses.replace(study, defences=())",
+            )
         cohorts = Cohorts(self.graph, holdings)
         calendar = self._calendar(cohorts)
         clip = getattr(self.schedule, "clip", None)
@@ -456,30 +481,6 @@ def _whole(name: str, value: object, least: int | None) -> int:
 def _short(value: object) -> str:
     """Return a word or number as it is written, of anything else the type."""
     return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
-
-
-def _weights_digest(graph: SplitGraph) -> str:
-    """Hash of every segment's parameters and buffers: names and values."""
-    digest = hashlib.sha256()
-    for name in graph.order:
-        for key, tensor in graph.segments[name].module.state_dict().items():
-            digest.update(f"{name}.{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _data_digest(holdings: Holdings, cohorts: Cohorts) -> str:
-    """Hash of who holds which fields and which rows, by id, each turn has in each split; not of the values."""
-    digest = hashlib.sha256()
-    for role in holdings.roles:
-        fields = sorted((name, str(spec)) for name, spec in holdings.fields(role).items())
-        digest.update(f"{role}: {fields}\n".encode())
-    for turn, splits in enumerate(cohorts.ids):
-        for split, ids in sorted(splits.items()):
-            digest.update(f"{turn} {split}: {len(ids)} {ids.dtype}\n".encode())
-            digest.update(np.ascontiguousarray(ids).tobytes())
-    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from cutlayer.errors import LogError
 from cutlayer.metering.events import (
     Began,
     Computed,
+    Defended,
     Ended,
     EpochEnded,
     Event,
@@ -58,7 +59,7 @@ BY_TYPE = {
         st.integers(1, 3).flatmap(lambda n: st.lists(st.lists(NUMBER, min_size=n, max_size=n), min_size=2, max_size=2)),
     ),
 }  # fmt: skip
-KINDS = [Began, Placed, Traffic, Computed, Worked, EpochEnded, Measured, Noted, Ended]
+KINDS = [Began, Placed, Traffic, Computed, Worked, EpochEnded, Measured, Noted, Ended, Defended]
 
 
 @given(
@@ -112,6 +113,7 @@ SAMPLES = [
     ),
     NOTE,
     END,
+    Defended(epoch=0, party="a", cut="head->b", defence="nopeek:0.1", facts={"distance correlation": 0.5}),
 ]  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXT | st.just("\ud800"),

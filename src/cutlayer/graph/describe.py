@@ -171,7 +171,8 @@ def _cut(cut: Cut) -> str:
     back = f"; gradient back from {cut.target} to {cut.source}" if cut.has_gradient else "; no gradient back"
     written = f", written as {full_word(cut.codec)}" if cut.codec != EXACT else ""
     back += f", written as {full_word(cut.return_codec)}" if cut.return_codec != EXACT else ""
-    return f"{word(cut.name)}: {cut.kind} from {cut.source} to {cut.target}: {tensors}{written}{back}"
+    kept = f"; defended by {', then '.join(map(str, cut.defences))}" if cut.defences else ""
+    return f"{word(cut.name)}: {cut.kind} from {cut.source} to {cut.target}: {tensors}{written}{back}{kept}"
 
 
 def _loss(graph: SplitGraph, loss: Loss) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..codecs import EXACT, Codec
 from ..errors import GraphError
+from ..privacy import Defence
 
 __all__ = ["Cut", "Loss", "Party", "Placement", "Ref", "Role", "Segment", "Share", "TensorSpec", "valid_name"]
 
@@ -201,6 +202,7 @@ class Cut:
         returns_gradient: Whether a gradient comes back for each tensor.
         codec: How activations are written as they cross.
         return_codec: How the gradients that come back are.
+        defences: What protects it, in order.
     """
 
     name: str
@@ -213,6 +215,7 @@ class Cut:
     returns_gradient: tuple[bool, ...]
     codec: Codec = EXACT
     return_codec: Codec = EXACT
+    defences: tuple[Defence, ...] = ()
 
     @property
     def backward_name(self) -> str:

@@ -75,7 +75,7 @@ def with_decoder(
         codecs=codecs or None,
     )
     _check_shape(made, loss)
-    return made
+    return made.with_defences({c.name: c.defences for c in graph.cuts if c.defences})
 
 
 def check_reconstructions(graph: SplitGraph) -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import copy
-import functools
-import hashlib
-import types
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..codecs import EXACT
 from ..errors import GraphError, nearest
 from .coding import Choice, choose, reserve
+from .defending import Defences, defend
+from .digests import graph_digest
 from .guards import refuse_labels, refuse_raw, refuse_raw_columns, run_segment
 from .parts import (
     Cut,
     Loss,
-    LossFunction,
     Party,
     Ref,
     Role,
@@ -146,10 +146,28 @@ class SplitGraph:
             StudyError: There is no such codec.
             GraphError: There is no such cut or direction, or the codec cannot write what crosses there.
         """
+        other = self._with_cuts(replace(cut, codec=EXACT, return_codec=EXACT) for cut in self.cuts)
+        other.cuts = choose(other.cuts, codecs)
+        reserve(other)
+        return other
+
+    def with_defences(self, defences: Defences) -> SplitGraph:
+        """Return the same graph, over the same modules, with other defences at its cuts.
+
+        Args:
+            defences: ``["nopeek:0.1", cl.MaxNorm()]`` for every cut where they fit, in order, or by cut,
+                ``{"head->server": ["nopeek:0.1"]}``; None: none.
+
+        Raises:
+            StudyError: There is no such defence.
+            GraphError: There is no such cut, or a defence cannot stand there.
+        """
+        return self._with_cuts(defend(self, self.cuts, defences))
+
+    def _with_cuts(self, cuts: Iterable[Cut]) -> SplitGraph:
         other = copy.copy(self)
         other.__dict__.pop("digest", None)
-        other.cuts = choose(self._find_cuts(), codecs)
-        reserve(other)
+        other.cuts = tuple(cuts)
         return other
 
     # Questions about parties and places
@@ -216,11 +234,7 @@ class SplitGraph:
     @cached_property
     def digest(self) -> str:
         """Hash of everything the parties must agree on here: places, wiring, shapes, module structure."""
-        from .describe import text
-
-        modules = "\n".join(f"{n}: {self.segments[n].module}" for n in self.order)
-        losses = "\n".join(f"{loss.name}: {_function_text(loss.function)}" for loss in self.losses.values())
-        return hashlib.sha256("\n".join([text(self), modules, losses]).encode()).hexdigest()
+        return graph_digest(self)
 
     # Descriptions
 
@@ -478,19 +492,3 @@ def _by_name(things: Iterable[Named], what: str, *, check: bool = True) -> dict[
             )
         found[name] = thing
     return found
-
-
-def _function_text(function: LossFunction) -> str:
-    """Return a loss function's name and settings as text that is the same in every process."""
-    if isinstance(function, functools.partial):
-        settings = ", ".join(
-            [*map(repr, function.args), *(f"{k}={v!r}" for k, v in sorted(function.keywords.items()))]
-        )
-        return f"partial({_function_text(function.func)}, {settings})"
-    if isinstance(function, nn.Module):
-        own = {k: v for k, v in vars(function).items() if not k.startswith("_") and k != "training"}
-        tensors = {k: t.tolist() for k, t in function.state_dict().items()}
-        return f"{function} {sorted(own.items())} {tensors}"
-    if isinstance(function, types.FunctionType | types.BuiltinFunctionType):
-        return f"{function.__module__}.{function.__qualname__}"
-    return f"{type(function).__module__}.{type(function).__qualname__}"

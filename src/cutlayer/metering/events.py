@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..graph.parts import Segment
 
 __all__ = [
-    "Began", "Computed", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked",
+    "Began", "Computed", "Defended", "Ended", "EpochEnded", "Event", "Measured", "Noted", "Placed", "Traffic", "Worked",
     "decode_event", "encode_event",
 ]  # fmt: skip
 
@@ -126,6 +126,18 @@ class Worked(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Defended(Event):
+    """What a defence did, or what was measured of a leak, at one party and cut in one epoch."""
+
+    kind: ClassVar[str] = "defended"
+    epoch: int
+    party: str
+    cut: str
+    defence: str
+    facts: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochEnded(Event):
     """An epoch of training is done."""
 
@@ -184,7 +196,8 @@ class Ended(Event):
 
 
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Began, Placed, Traffic, Computed, Worked, EpochEnded, Measured, Noted, Ended)
+    cls.kind: cls
+    for cls in (Began, Placed, Traffic, Computed, Worked, Defended, EpochEnded, Measured, Noted, Ended)
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..graph.flops import flop_counter
 from ..wire import Kind
-from .events import Computed, Event, Traffic, Worked
+from .events import Computed, Defended, Event, Traffic, Worked
 
 __all__ = ["Meter", "counting"]
 
@@ -24,6 +24,7 @@ class Meter:
         self._traffic: dict[tuple[str, str, str, str, str], list[int]] = {}
         self._time: dict[tuple[str, str], list[int]] = {}
         self._compute: dict[tuple[str, str, str], list[int]] = {}
+        self._facts: dict[tuple[str, str, str], dict[str, list[float]]] = {}
         self._flops: dict[tuple[str, str], dict[Hashable, int]] = {}
 
     def traffic(self, phase: str, cut: str, content: Kind, sender: str, receiver: str) -> list[int]:
@@ -41,6 +42,10 @@ class Meter:
     def flops(self, segment: str, direction: str) -> dict[Hashable, int]:
         """Return the FLOPs of one call by the shapes of its inputs, as far as they were counted yet."""
         return self._flops.setdefault((segment, direction), {})
+
+    def facts(self, party: str, cut: str, defence: str) -> dict[str, list[float]]:
+        """Return where it is noted what a defence did: by name, a sum and its weight (0 of a count)."""
+        return self._facts.setdefault((party, cut, defence), {})
 
     def drain(self, epoch: int) -> Iterator[Event]:
         """Yield what was counted since the last time."""
@@ -60,6 +65,11 @@ class Meter:
         for (party, op), count in self._time.items():
             if count[0]:
                 yield Worked(epoch=epoch, party=party, op=op, calls=count[0], seconds=count[1] / 1e9)
+        for (party, cut, defence), facts in self._facts.items():
+            if facts:
+                means = {name: total / weight if weight else total for name, (total, weight) in facts.items()}
+                yield Defended(epoch=epoch, party=party, cut=cut, defence=defence, facts=means)
+                facts.clear()
         for counts in (self._traffic, self._compute, self._time):
             for count in counts.values():
                 count[:] = [0] * len(count)
@@ -69,7 +79,10 @@ class Meter:
         tables: list[tuple[str, Any]] = [
             ("traffic", self._traffic), ("time", self._time), ("compute", self._compute),
         ]  # fmt: skip
-        return [
+        noted = [
+            ["facts", *key, name, *pair] for key, facts in self._facts.items() for name, pair in facts.items()
+        ]
+        return noted + [
             [table, *key, *count] for table, counts in tables for key, count in counts.items() if any(count)
         ]
 
@@ -79,6 +92,10 @@ class Meter:
             "traffic": (self._traffic, 5), "time": (self._time, 2), "compute": (self._compute, 3),
         }  # fmt: skip
         for table, *row in counts:
+            if table == "facts":
+                party, cut, defence, name, *pair = row
+                self.facts(party, cut, defence)[name] = pair
+                continue
             found, names = tables[table]
             found.setdefault(tuple(row[:names]), [0] * len(row[names:]))[:] = row[names:]
 

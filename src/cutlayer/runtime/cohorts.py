@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -56,6 +57,18 @@ class Cohorts:
                 records = {m: parties[m].splits[split] for m in members if split in parties[m].splits}
                 there = [turn[role] for role in roles_at_home(graph)] if split == UNLABELLED else members
                 self._align(index, split, there, {m: r for m, r in records.items() if m in there})
+
+    def digest(self, holdings: Holdings) -> str:
+        """Return a hash of who holds which fields and of the rows' ids by turn and split; not of the values."""
+        digest = hashlib.sha256()
+        for role in holdings.roles:
+            fields = sorted((name, str(spec)) for name, spec in holdings.fields(role).items())
+            digest.update(f"{role}: {fields}\n".encode())
+        for turn, splits in enumerate(self.ids):
+            for split, ids in sorted(splits.items()):
+                digest.update(f"{turn} {split}: {len(ids)} {ids.dtype}\n".encode())
+                digest.update(np.ascontiguousarray(ids).tobytes())
+        return digest.hexdigest()
 
     def _align(self, turn: int, split: str, members: list[str], records: Mapping[str, Records]) -> None:
         have = {m: r for m, r in records.items() if len(r)}

@@ -25,10 +25,16 @@ __all__ = ["placed", "receive", "send"]
 Named = tuple[tuple[str, Tensor | None], ...]
 
 
-def send(party: LocalParty, action: Action) -> Runner:
-    """Make the frame of a cut, with the labels that ride along, and hand it to the transport."""
+Parcel = tuple[Crossing, ...]
+
+
+def send(party: LocalParty, action: Action, parcel: Parcel | None = None) -> Runner:
+    """Make the frame of a cut, with the labels that ride along, and hand it to the transport.
+
+    What it carries is ``parcel`` in place of what the blueprint says, where values of other names are to leave.
+    """
     shared, name, peer, transport = party.shared, action.what, action.peer, party.transport
-    parcel = shared.blueprint.parcel(name)
+    parcel = parcel or shared.blueprint.parcel(name)
     kind = parcel[0].kind
     first, riders = parcel[0], [(field, crossing) for crossing in parcel[1:] for field in crossing.names]
     gather = writer(party, first, peer) if first.coded else _GATHER[kind]
@@ -66,10 +72,10 @@ def send(party: LocalParty, action: Action) -> Runner:
     return run
 
 
-def receive(party: LocalParty, action: Action) -> Runner:
+def receive(party: LocalParty, action: Action, parcel: Parcel | None = None) -> Runner:
     """Take the next frame of a peer, compare it with what the graph says, keep its tensors."""
     shared, name, peer, transport = party.shared, action.what, action.peer, party.transport
-    parcel = shared.blueprint.parcel(name)
+    parcel = parcel or shared.blueprint.parcel(name)
     first, kind = parcel[0], parcel[0].kind
     keep, own, timeout_s = _KEEP[kind], len(parcel[0].names), shared.timeout_s
     device, moves = shared.device, shared.device.type != "cpu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..errors import StudyError
 from ..graph.parts import Ref
 from ..metering.events import Event
 from ..metering.meter import Meter
+from ..schedules.actions import Action
 from ..schedules.calendar import Calendar
 from ..transports import Transport
 from ..wire import Seal
@@ -24,7 +25,7 @@ from .stopping import Verdict
 if TYPE_CHECKING:
     from .stopping import Judge
 
-__all__ = ["Circumstances", "Flight", "LocalParty", "Runner"]
+__all__ = ["Circumstances", "Flight", "Instead", "LocalParty", "Runner"]
 
 Runner = Callable[[int, str], None]
 """Does one action: ``runner(step, what)``, with everything that the graph says looked up beforehand."""
@@ -49,6 +50,8 @@ class Circumstances:
         judge: Decides on stopping early, at the party that holds the labels.
         wary: Look at what other parties send for NaN and infinity, since they may mean harm.
         apart: Whether the other parties compute elsewhere, at the same time: what they wait for comes first.
+        secret: Returns the secret of a party that is here, which no other party knows; its noise follows from it.
+        instead: Asked for each action what performs it instead, where somebody watches or cheats.
     """
 
     blueprint: Blueprint
@@ -65,6 +68,8 @@ class Circumstances:
     judge: Judge | None = None
     wary: bool = False
     apart: bool = False
+    secret: Callable[[str], bytes]
+    instead: Instead | None = None
 
 
 @dataclass(slots=True)
@@ -110,6 +115,7 @@ class LocalParty:
         "heard",
         "live",
         "measured",
+        "memories",
         "name",
         "positions",
         "records",
@@ -142,6 +148,8 @@ class LocalParty:
         self.positions = positions
         self.live: dict[str, LiveSegment] = {}
         self.sums: dict[str, State] = {}
+        self.memories: dict[tuple[str, int], dict[str, Any]] = {}
+        """What defences keep from batch to batch, by cut and place."""
         self.away = False
         self.ahead: tuple[str, dict[str, Tensor], int] | None = None
         """A batch that was read ahead: its name, its fields, its rows."""
@@ -191,3 +199,7 @@ class LocalParty:
                 raise StudyError(f"segment {name!r} was handed over and not taken back", party=self.name)
             live = self.live[name] = self.shared.workshop.fresh(name)
         return live
+
+
+Instead = Callable[[LocalParty, Action, Runner], Runner]
+"""What performs an action of a party in place of what would: ``instead(party, action, honest)`` returns a runner."""

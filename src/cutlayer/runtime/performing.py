@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from ..metering.meter import Meter
 from ..schedules.actions import Action, Op
 from ..schedules.steps import Step, Template
-from . import clipping, compute, copies, crossing, evaluation, handover, joint
+from . import clipping, compute, copies, defending, evaluation, handover, joint
 from .party import LocalParty, Runner
 
 __all__ = ["Performer"]
@@ -31,8 +31,8 @@ MAKERS: Mapping[Op, Callable[[LocalParty, Action], Runner]] = {
     Op.CLIP: clipping.clip,
     Op.ACCUMULATE: compute.accumulate,
     Op.ADVANCE: compute.advance,
-    Op.SEND: crossing.send,
-    Op.RECEIVE: crossing.receive,
+    Op.SEND: defending.send,
+    Op.RECEIVE: defending.receive,
     Op.GIVE: handover.give,
     Op.RELAY: handover.relay,
     Op.TAKE: handover.take,
@@ -133,7 +133,10 @@ class Performer:
         return run, load.what, count
 
     def _timed(self, action: Action) -> Timed:
-        runner = MAKERS[action.op](self.parties[action.party], action)
+        party = self.parties[action.party]
+        runner = MAKERS[action.op](party, action)
+        if party.shared.instead is not None:
+            runner = party.shared.instead(party, action, runner)
         return runner, action.what, self._meter.time(action.party, action.op)
 
 

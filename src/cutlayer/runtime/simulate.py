@@ -22,7 +22,7 @@ from .cohorts import Cohorts
 from .course import Course
 from .evaluation import take_scores
 from .live import State
-from .party import Circumstances, LocalParty
+from .party import Circumstances, Instead, LocalParty
 from .performing import Performer
 from .positions import Position
 from .snapshots import Snapshots
@@ -43,6 +43,7 @@ class Simulation(Trainer):
         settings: The rest.
         log: Where events go.
         on_progress: Called every now and then (at most ten times a second) with the progress.
+        instead: What performs actions instead; see :class:`.party.Circumstances`.
     """
 
     def __init__(
@@ -55,11 +56,14 @@ class Simulation(Trainer):
         settings: Settings,
         log: RunLog,
         on_progress: Callable[[Progress], None] | None = None,
+        instead: Instead | None = None,
     ) -> None:
         course = Course(
             graph, schedule, calendar, settings.epochs, settings.evaluate, settings.early_stopping
         )
-        super().__init__(course, settings, log, Snapshots(log.folder), on_progress=on_progress)
+        super().__init__(
+            course, settings, log, Snapshots(log.folder), on_progress=on_progress, instead=instead
+        )
         self.graph, self.calendar = graph, calendar
         self.place(self._everyone(holdings, cohorts, self.circumstances))
         if not any(isinstance(event, Placed) for event in log.events):
@@ -81,7 +85,7 @@ class Simulation(Trainer):
                 circumstances(party.name),
                 hub.end(party.name),
                 PlainSeal(party=party.name),
-                data.get(party.name, {}),
+                self.relabelled(party.name, data.get(party.name, {})),
                 cohorts.positions.get(party.name, {}) if cohorts is not None else {},
             )
             for party in self.graph.parties

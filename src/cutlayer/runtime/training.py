@@ -11,22 +11,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
+from ..data import Records
 from ..errors import NumericsError, StudyError, nearest
 from ..metering.events import Ended, EpochEnded
 from ..metering.meter import Meter
 from ..metering.run_log import RunLog
+from ..privacy.noise import simulated_secret
 from ..schedules.actions import Action
 from ..schedules.steps import Step
 from .blueprint import Blueprint
 from .compute import NUMERICS, finite
 from .course import Course
+from .defending import relabelled
 from .live import State, Workshop
 from .optim import OptimizerSpec
-from .party import Circumstances, LocalParty
+from .party import Circumstances, Instead, LocalParty
 from .performing import Performer
 from .positions import START, Position, points
 from .precision import check_compiler, forms_of
@@ -116,6 +120,8 @@ class Trainer:
         on_progress: Called every now and then (at most ten times a second) with the progress.
         wary: Look at what other parties send for NaN and infinity.
         apart: Whether the other parties compute elsewhere, at the same time.
+        secret: The secret of the one party that is here; in a simulation, each has one that follows from the seed.
+        instead: What performs actions instead; see :class:`.party.Circumstances`.
     """
 
     def __init__(
@@ -130,6 +136,8 @@ class Trainer:
         on_progress: Callable[[Progress], None] | None = None,
         wary: bool = False,
         apart: bool = False,
+        secret: bytes = b"",
+        instead: Instead | None = None,
     ) -> None:
         self.course, self.settings, self.log, self.snapshots = course, settings, log, snapshots
         self.progress = Progress(epochs=settings.epochs, steps=course.first_step(settings.epochs))
@@ -159,6 +167,8 @@ class Trainer:
             judge=self._judge(settings.early_stopping),
             wary=wary,
             apart=apart,
+            secret=(lambda _: secret) if secret else partial(simulated_secret, settings.seed),
+            instead=instead,
         )
         self._by_device = {device: self.shared}
 
@@ -174,6 +184,10 @@ class Trainer:
     def _workshop(self, device: torch.device) -> Workshop:
         segments = self.course.graph.segments.values()
         return Workshop(segments, self.settings.optimizers, device, self._forms)
+
+    def relabelled(self, party: str, records: Mapping[str, Records]) -> Mapping[str, Records]:
+        """Return a party's records as its defences let it train on them."""
+        return relabelled(self.shared, party, records)
 
     def place(self, parties: Mapping[str, LocalParty]) -> None:
         """Say which parties are here; they were made with :attr:`shared`."""

@@ -26,6 +26,7 @@ from .keeping import Keeping
 from .matching import matched_positions
 from .messages import Go
 from .part import Part, Watcher
+from .secrets import own_secret
 
 __all__ = ["PartTrainer", "ShownLog", "begun_log"]
 
@@ -97,6 +98,7 @@ class PartTrainer(Trainer):
             on_progress=lambda now: watcher.progress(now, sent_bytes()),
             wary=True,
             apart=part.apart,
+            secret=own_secret(part.folder),
         )
         self._part, self._go, self._keeping, self._watcher = part, go, keeping, watcher
         self._on_epoch = on_epoch
@@ -119,7 +121,7 @@ class PartTrainer(Trainer):
             sealer
             if getattr(part.study.schedule, "handover", "") == "server"
             else PlainSeal(party=part.party),
-            part.data.splits if part.data is not None else {},
+            self.relabelled(part.party, part.data.splits if part.data is not None else {}),
             matched_positions(
                 part.study.graph, part.data, self._go.offers, self._absent(position), transport, sealer
             ),
