@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .base import Defence, Moment, Place
 from .facts import Facts
+from .known import DEFENCES
 from .noise import Noise
 from .words import defence_of, defences_of, known_defences
 
@@ -18,6 +19,3 @@ __all__ = [
     "defences_of",
     "known_defences",
 ]
-
-DEFENCES: tuple[type[Defence], ...] = ()
-"""Every defence that can be chosen by its word."""

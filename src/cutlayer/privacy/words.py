@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ..errors import StudyError, nearest
 from .base import Defence
+from .known import DEFENCES
 
 __all__ = ["defence_of", "defences_of", "known_defences"]
 
@@ -15,8 +16,6 @@ _EXAMPLES = "e.g. 'nopeek:0.1', 'gaussian:clip=1,noise=2', 'max-norm'"
 
 def known_defences() -> dict[str, type[Defence]]:
     """Return the classes of all defences that cutlayer has, by word."""
-    from . import DEFENCES
-
     return {defence.word: defence for defence in DEFENCES}
 
 
