@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cutlayer.report.plots import COLOURS, MARKERS, _figure, _style
+from cutlayer.report.drawing import COLOURS, MARKERS, figure_of, plot_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +24,8 @@ def draw(
     rows: int = 1,
 ) -> None:
     """Write a figure of inches with panels in columns and rows, which ``panels`` fills, as SVG."""
-    with _style():
-        figure, axes = _figure(width, height, columns, rows)
+    with plot_style():
+        figure, axes = figure_of(width, height, columns, rows)
         panels(axes)
         figure.savefig(path, metadata={"Date": None})
     print(f"drawn: {path.name}", flush=True)

@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_every_plot_is_known():
-    assert set(PLOTS) == {"comparison", "learning", "traffic", "compute", "time"}
+    assert set(PLOTS) == {"comparison", "protection", "learning", "traffic", "compute", "time"}
 
 
 def test_a_comparison_is_drawn_with_the_best_marked():

@@ -99,6 +99,7 @@ def statement(
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
         (f"WHAT NEVER LEAVES {party}", page.stays()),
+        *([("WHAT IS DONE TO WHAT CROSSES", found)] if (found := page.defended()) else []),
         *([("HOW IT TRAVELS", page.travels())] if host else []),
         ("WHAT THIS STATEMENT CANNOT SAY", [_LIMITS]),
     ]
@@ -232,6 +233,15 @@ class _Page:
         if self.size.parameters:
             entries.append(self._weights())
         return entries or ["It holds nothing of its own that could leave."]
+
+    def defended(self) -> list[str]:
+        """Return what the defences at this party's cuts do, in order."""
+        return [
+            f"At cut {word(cut.name)}: {defence.statement()}"
+            for cut in self.graph.cuts
+            if self.role.name in (cut.source, cut.target)
+            for defence in cut.defences
+        ]
 
     def travels(self) -> list[str]:
         """Say what the way over the network shows, and to whom."""

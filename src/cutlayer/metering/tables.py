@@ -14,6 +14,7 @@ from typing import Any
 
 from .events import Began, Computed, Ended, Event, Placed, Traffic, Worked
 from .learned import averaged_metrics, losses, measured, merged_metrics, metrics
+from .protection import protection
 from .reading import Kind, all_of, ended_epochs, finished, last, viewer
 from .table import UNKNOWN, Cell, Table, human_bytes, human_flops, human_seconds
 
@@ -40,6 +41,7 @@ def tables(events: Sequence[Event], *, every_party: bool = False) -> dict[str, T
         "summary": summary(events),
         "metrics": metrics(events),
         "losses": losses(events),
+        "protection": protection(events),
         "traffic": traffic(events, every_party=every_party),
         "parties": parties(events, every_party=every_party),
         "compute": compute(events, every_party=every_party),

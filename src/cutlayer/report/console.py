@@ -29,7 +29,7 @@ def summary(events: Sequence[Event]) -> RenderableType:
     found = tables(events)
     parts: list[RenderableType] = [_panel(found["summary"], finished(events))]
     parts += [_card(event) for event in events if isinstance(event, Noted)]
-    for name in ("metrics", "traffic", "parties", "compute", "parameters"):
+    for name in ("metrics", "protection", "traffic", "parties", "compute", "parameters"):
         if found[name].rows:
             parts.append(_table(_ending(found[name]) if name == "metrics" else _narrow(found[name])))
     return Group(*parts)

@@ -29,6 +29,7 @@ LONG_TABLE = 16
 
 _CAPTIONS = {
     "comparison": "The axis does not start at zero.",
+    "protection": "Measured while training went on, by epoch.",
     "learning": "Training loss and metrics by epoch.",
     "traffic": "Whole frames, counted where they are made.",
     "compute": "Counted by PyTorch's own counter.",

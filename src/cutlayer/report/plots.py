@@ -1,47 +1,33 @@
-"""A run in plots: what was compared, how well it learned, what crossed the cuts, what it cost.
-
-Colours are Okabe and Ito's, which people with colour blindness tell apart.
-"""
+"""A run in plots: what was compared, how well it learned, what crossed the cuts, what it cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LogError
 from ..metering.events import Event, Noted
 from ..metering.learned import losses, metrics
+from ..metering.protection import by_epoch
 from ..metering.reading import viewer
 from ..metering.table import Cell, human_bytes, human_flops, human_seconds
 from ..metering.tables import compute, time, traffic
+from .drawing import COLOURS, MARKERS, figure_of, plot_style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["PLOTS", "save_plots"]
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
-MARKERS = "osD^vPX*"
 NAMED_COLOURS = {
     "training": "#0072B2", "evaluation": "#E69F00", "hand-over": "#009E73",
     "forward": "#0072B2", "backward": "#56B4E9",
 }  # fmt: skip
 SHOWN_BARS = 10
 COMPARED = 3
-
-_STYLE = {
-    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8a939a",
-    "axes.axisbelow": True, "axes.grid": True, "grid.color": "#e3e6e8", "grid.linewidth": 0.8,
-    "xtick.color": "#4a5359", "ytick.color": "#4a5359", "text.color": "#23292e",
-    "axes.labelcolor": "#23292e", "axes.titlecolor": "#23292e", "legend.frameon": False,
-    "lines.linewidth": 2.0, "lines.markersize": 4.5, "figure.facecolor": "white",
-    "svg.hashsalt": "cutlayer", "svg.fonttype": "path",
-}  # fmt: skip
+SHOWN_MEASURES = 6
 
 Bars = dict[str, dict[str, float]]
 """Amounts by part (a colour) by bar."""
@@ -62,7 +48,7 @@ def save_plots(events: Sequence[Event], folder: Path) -> dict[str, Path]:
     """
     written = {}
     for name, draw in PLOTS.items():
-        with _style():
+        with plot_style():
             figure = draw(events)
             if figure is None:
                 continue
@@ -79,32 +65,30 @@ def save_plots(events: Sequence[Event], folder: Path) -> dict[str, Path]:
     return written
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        yield
-
-
-def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure of inches that belongs to nobody: no windows, nothing global."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
 def learning(events: Sequence[Event]) -> Figure | None:
     """Plot the training loss and each metric by epoch, a line for each split."""
+    return _lines(_curves(events))
+
+
+def leaking(events: Sequence[Event]) -> Figure | None:
+    """Plot what was measured of leaks and defences by epoch, a line for each cut and defence."""
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for (who, cut, what, measure), values in by_epoch(events).items():
+        if measure != "batches" and len(values) > 1:
+            line = f"{cut}, {who}" if what == "label leak" else f"{cut}, {what}"
+            _add_curve(curves, measure, line, list(values), list(values.values()))
+    return _lines(dict(list(curves.items())[:SHOWN_MEASURES]))
+
+
+def _lines(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> Figure | None:
+    """Plot lines by epoch, an axis for each title."""
     from matplotlib.ticker import MaxNLocator
 
-    curves = _curves(events)
     if not curves:
         return None
     columns = min(len(curves), 2)
     rows = math.ceil(len(curves) / columns)
-    figure, axes = _figure(4.6 * columns, 2.9 * rows, columns, rows)
+    figure, axes = figure_of(4.6 * columns, 2.9 * rows, columns, rows)
     names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
     for axis, (title, lines) in zip(axes, curves.items(), strict=False):
         for name, points in lines.items():
@@ -162,7 +146,7 @@ def comparing(events: Sequence[Event]) -> Figure | None:
     if not noted:
         return None
     figures = noted[-1].figures
-    figure, (axis,) = _figure(9.2, 1.1 + 0.36 * len(figures))
+    figure, (axis,) = figure_of(9.2, 1.1 + 0.36 * len(figures))
     places, values = range(len(figures)), list(figures.values())
     low = min(values) - 0.15 * (max(values) - min(values) or 1.0)
     colours = [COLOURS[1] if value == max(values) else COLOURS[0] for value in values]
@@ -227,7 +211,7 @@ def _stacked(title: str, bars: Bars, unit: Callable[[float], str]) -> Figure | N
         title = f"{title} (the largest {SHOWN_BARS} of {len(bars)})"
         largest = sorted(bars, key=lambda name: -sum(bars[name].values()))[:SHOWN_BARS]
         bars = {name: parts for name, parts in bars.items() if name in largest}
-    figure, (axis,) = _figure(9.2, 1.3 + 0.4 * len(bars))
+    figure, (axis,) = figure_of(9.2, 1.3 + 0.4 * len(bars))
     places = range(len(bars))
     ends = [0.0] * len(bars)
     for index, part in enumerate(dict.fromkeys(part for parts in bars.values() for part in parts)):
@@ -253,6 +237,7 @@ def _stacked(title: str, bars: Bars, unit: Callable[[float], str]) -> Figure | N
 
 
 PLOTS: dict[str, Callable[[Sequence[Event]], Figure | None]] = {
-    "comparison": comparing, "learning": learning, "traffic": crossing, "compute": computing, "time": working,
+    "comparison": comparing, "protection": leaking, "learning": learning, "traffic": crossing,
+    "compute": computing, "time": working,
 }  # fmt: skip
 """What draws each plot; None where the log has nothing for it."""

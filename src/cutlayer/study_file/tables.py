@@ -94,6 +94,15 @@ CodecsTable = Annotated[
 """``[codecs]``: see :class:`cutlayer.SplitGraph`; checked when the graph is built."""
 
 
+DefencesTable = Annotated[
+    str | list[str] | dict[str, str | list[str]] | None,
+    expects(
+        'words such as ["nopeek:0.1"] for every cut where they fit, or a table: "head->server" = ["nopeek:0.1"]'
+    ),
+]
+"""``[defences]``: see :meth:`cutlayer.SplitGraph.with_defences`; checked when the graph is built."""
+
+
 class Tables(Table):
     """The whole file."""
 
@@ -105,6 +114,7 @@ class Tables(Table):
     optimizers: dict[str, OptimizerTable] = Field(default_factory=dict)
     early_stopping: EarlyStoppingTable | None = None
     codecs: CodecsTable = None
+    defences: DefencesTable = None
     network: NetworkTable = NetworkTable()
     parties: PartiesTable = Field(default_factory=dict)
     fields: FieldsTable = Field(default_factory=dict)

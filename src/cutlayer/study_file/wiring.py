@@ -46,7 +46,9 @@ def graph_of(file: StudyFile, people: Placement, functions: Functions | None = N
         parts = _Graph(file, people, functions)
         graph = parts.decoded(parts.build())
     with in_table(file, "codecs"):
-        return graph.with_codecs(file.tables.codecs)
+        graph = graph.with_codecs(file.tables.codecs)
+    with in_table(file, "defences"):
+        return graph.with_defences(file.tables.defences)
 
 
 def network_of(file: StudyFile) -> tuple[nn.Module, tuple[Tensor, ...]]:
