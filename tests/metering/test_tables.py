@@ -114,6 +114,7 @@ def test_every_table_has_rows_and_a_title():
         "summary",
         "metrics",
         "losses",
+        "protection",
         "traffic",
         "parties",
         "compute",

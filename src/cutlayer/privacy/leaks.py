@@ -14,7 +14,7 @@ from .facts import Facts
 __all__ = ["area_under_curve", "cosine_leak", "measure_leaks", "norm_leak"]
 
 _MOST_CLASSES = 100
-_MOST_ROWS = 256
+_MOST_ROWS, _MOST_PAIRED = 256, 64
 
 
 def measure_leaks(gradient: Tensor, labels: Tensor, facts: Facts) -> None:
@@ -24,7 +24,7 @@ def measure_leaks(gradient: Tensor, labels: Tensor, facts: Facts) -> None:
     if classes is None or len(classes) != min(len(gradient), _MOST_ROWS):
         return
     rows = gradient.detach()[:_MOST_ROWS].flatten(1)
-    by_norm, by_cosine = norm_leak(rows, classes), cosine_leak(rows, classes)
+    by_norm, by_cosine = norm_leak(rows, classes), cosine_leak(rows[:_MOST_PAIRED], classes[:_MOST_PAIRED])
     if by_norm is not None:
         facts.add("leak AUC by norm", by_norm)
     if by_cosine is not None:
@@ -37,10 +37,9 @@ def classes_of(labels: Tensor) -> Tensor | None:
     if flat.shape[1] != 1:
         return None
     column = flat[:, 0]
-    whole = column.round()
-    if not bool((column == whole).all()):
+    if column.is_floating_point() and not torch.equal(column, column.round()):
         return None
-    _, classes = torch.unique(whole, return_inverse=True)
+    _, classes = torch.unique(column, return_inverse=True)
     return None if int(classes.max()) >= _MOST_CLASSES else classes
 
 
@@ -70,10 +69,10 @@ def area_under_curve(scores: Tensor, positive: Tensor) -> float | None:
 
     None if all rows are positive or none is.
     """
-    yes, no = int(positive.sum()), int((~positive).sum())
+    yes = int(positive.sum())
+    no = len(positive) - yes
     if not yes or not no:
         return None
-    _, place, counts = torch.unique(scores, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    ranks = (last - (counts.double() - 1) / 2)[place]
-    return float((ranks[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
+    others, mine = scores[~positive].sort().values, scores[positive]
+    below = torch.searchsorted(others, mine).sum() + torch.searchsorted(others, mine, right=True).sum()
+    return float(below) / (2 * yes * no)

@@ -28,7 +28,7 @@ from .party import Circumstances, Flight, LocalParty, Runner
 
 __all__ = ["receive", "relabelled", "send"]
 
-_MEASURED = 8
+_MEASURED = 4
 """Batches of an epoch on which it is measured what gradients tell of labels."""
 _HELD = "{} as held"
 
