@@ -1,0 +1,176 @@
+"""What an attack is: it gets what its adversary saw and knows, never the truth, and says what it makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..errors import StudyError
+from .transcript import Transcript
+
+__all__ = ["Attack", "Guess", "Knowledge", "OnProgress"]
+
+OnProgress = Callable[[float], None] | None
+"""Called now and then with how much of an attack is done, from 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Knowledge:
+    """What an adversary knows apart from what it saw in the run; nothing here is ever what it is asked to guess.
+
+    Attributes:
+        shape: Of one row of the input that it wants back, e.g. (1, 28, 28).
+        low: The least value that an input can have.
+        high: The greatest.
+        classes: How many classes there are; 0 if labels are no classes, or it does not know.
+        rarer_share: The share of the rarer of two classes; None if it does not know.
+        architecture: The sender's segment with weights that tell nothing; None if it does not know it.
+        client: The sender's segment with its trained weights (the white box); None if it has not got it.
+        own: Its own trained segment, from what it receives to what is compared with labels; None if it has none.
+        public_x: Rows that are like the sender's but none of them [M, ...].
+        public_y: Their labels [M].
+        public_attribute: A private attribute of theirs [M], classes.
+        leaked_x: Rows of the sender that leaked [K, ...].
+        leaked_z: The activations that it saw of them [K, ...].
+        hints: Places, among the rows it saw, of rows whose label it knows [H], int64.
+        hint_labels: Their labels [H].
+        candidates_x: Rows of which it asks whether they were trained on [C, ...].
+        candidates_y: Their labels [C].
+    """
+
+    shape: tuple[int, ...]
+    low: float = 0.0
+    high: float = 1.0
+    classes: int = 0
+    rarer_share: float | None = None
+    architecture: nn.Module | None = None
+    client: nn.Module | None = None
+    own: nn.Module | None = None
+    public_x: Tensor | None = None
+    public_y: Tensor | None = None
+    public_attribute: Tensor | None = None
+    leaked_x: Tensor | None = None
+    leaked_z: Tensor | None = None
+    hints: Tensor | None = None
+    hint_labels: Tensor | None = None
+    candidates_x: Tensor | None = None
+    candidates_y: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise StudyError(
+                "the range of inputs is empty", got=f"{self.low} to {self.high}", expected="low < high"
+            )
+        for first, second in (
+            ("public_x", "public_y"), ("public_x", "public_attribute"), ("leaked_x", "leaked_z"),
+            ("hints", "hint_labels"), ("candidates_x", "candidates_y"),
+        ):  # fmt: skip
+            one, other = getattr(self, first), getattr(self, second)
+            if one is not None and other is not None and len(one) != len(other):
+                raise StudyError(
+                    f"{first} and {second} are of different rows",
+                    got=f"{len(one)} and {len(other)} rows",
+                    expected="a row of one for each of the other",
+                )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guess:
+    """What an attack believes, about rows of the `Attack.sees` that it was shown, or about candidates.
+
+    Attributes:
+        at: Which of them, places in their order [N], int64.
+        inputs: The inputs that they were made of [N, ...].
+        labels: Their labels, or another attribute of theirs [N], int64.
+        scores: The more, the likelier: of the rarer class, or a member [N].
+        note: How it went, in words: what it chose, where it stopped.
+    """
+
+    at: Tensor
+    inputs: Tensor | None = None
+    labels: Tensor | None = None
+    scores: Tensor | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Base of all attacks: who does it, what it needs, and what comes out.
+
+    An attack is its settings, a frozen dataclass. It must follow from what it is given and the seed.
+
+    Attributes:
+        word: How it is chosen, ``inversion`` in ``inversion:steps=500``.
+        after: What it is after: ``"inputs"``, ``"labels"``, ``"members"`` or ``"attribute"``.
+        sees: Rows of which kind it is about: ``"activation"``, ``"gradient"``, or ``"candidate"``.
+        adversary: Who may do it, in words.
+        needs: What the adversary must have seen and must know, in words.
+        source: The paper.
+    """
+
+    word: ClassVar[str] = ""
+    after: ClassVar[str] = ""
+    sees: ClassVar[str] = "activation"
+    adversary: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+
+    def misfit(self, seen: Transcript, known: Knowledge) -> str | None:
+        """Return in words why the attack cannot be tried on that; None if it can."""
+        return None
+
+    def guess(self, seen: Transcript, known: Knowledge, seed: int, on_progress: OnProgress = None) -> Guess:
+        """Return what the adversary believes.
+
+        Args:
+            seen: What it saw, of one cut.
+            known: What else it knows.
+            seed: From which all its random numbers follow.
+            on_progress: Called with how much is done.
+
+        Raises:
+            StudyError: It cannot be tried on that; see `misfit`.
+        """
+        raise StudyError(f"{type(self).__name__} does not say how it guesses", todo="override guess")
+
+    def blind(self, guess: Guess, known: Knowledge, seed: int) -> Guess:
+        """Return what somebody would say of the same rows who knows as much but saw nothing."""
+        raise StudyError(f"{type(self).__name__} does not say what a blind guess is", todo="override blind")
+
+    def __str__(self) -> str:
+        settings = ",".join(
+            f"{field.name}={_short(getattr(self, field.name))}" for field in dataclasses.fields(self)
+        )
+        return f"{self.word}:{settings}" if settings else self.word
+
+    def _check(self, name: str, right: bool, expected: str) -> None:
+        """Refuse a setting that cannot be.
+
+        Raises:
+            StudyError: It is not right.
+        """
+        if not right:
+            raise StudyError(
+                f"{self.word}: {name} cannot be that", got=repr(getattr(self, name)), expected=expected
+            )
+
+    def _refuse(self, seen: Transcript, known: Knowledge) -> None:
+        """Refuse what the attack cannot be tried on.
+
+        Raises:
+            StudyError: It cannot.
+        """
+        if why := self.misfit(seen, known):
+            raise StudyError(
+                f"attack {self.word!r} cannot be tried: {why}",
+                party=seen.party,
+                expected=self.needs or None,
+            )
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
