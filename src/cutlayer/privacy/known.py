@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from .base import Defence
+from .label_dp import LabelDP
+from .noising import GaussianNoise, LaplaceNoise, NoiseOnly
 
 __all__ = ["DEFENCES"]
 
-DEFENCES: tuple[type[Defence], ...] = ()
+DEFENCES: tuple[type[Defence], ...] = (
+    GaussianNoise,
+    LaplaceNoise,
+    NoiseOnly,
+    LabelDP,
+)
