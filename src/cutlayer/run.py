@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .data import Holdings, PartyData, Records
 from .errors import ConsentError, DataError, StudyError, nearest
@@ -83,6 +84,27 @@ class Run:
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Return copies of each segment's parameters and buffers (in a simulation everything is at hand)."""
         return self._simulation.weights()
+
+    def module(self, segment: str, party: str | None = None) -> nn.Module:
+        """Return a copy of a segment's module as it was trained.
+
+        Args:
+            segment: The segment's name.
+            party: Whose, where each party of a role has its own; the one that has it now unless given.
+
+        Raises:
+            StudyError: There is no such segment, or that party has none.
+        """
+        if segment not in self.graph.segments:
+            raise StudyError(f"there is no segment {segment!r}", todo=nearest(segment, self.graph.order))
+        if party is not None and party not in self._simulation.parties:
+            raise StudyError(
+                f"no party is named {party!r}", todo=nearest(party, list(self._simulation.parties))
+            )
+        holder = self._simulation.holder(segment) if party is None else self._simulation.parties[party]
+        if segment not in holder.live:
+            raise StudyError(f"party {party!r} has no segment {segment!r} of its own", todo="leave party out")
+        return copy.deepcopy(holder.live[segment].module)
 
     def tables(self) -> dict[str, Table]:
         """Return the run's tables by name: metrics, traffic, compute, parameters, time."""
