@@ -193,7 +193,9 @@ def _u_centred(table: Tensor) -> Tensor:
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    scale = (a.square().sum() * b.square().sum()).sqrt()
+    scale = torch.linalg.vector_norm(a) * torch.linalg.vector_norm(
+        b
+    )  # unlike a root of squares, with a gradient at 0
     return (a * b).sum() / scale.clamp_min(torch.finfo(a.dtype).tiny)
 
 

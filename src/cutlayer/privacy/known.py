@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import Defence
 from .label_dp import LabelDP
 from .noising import GaussianNoise, LaplaceNoise, NoiseOnly
+from .nopeek import NoPeek
 
 __all__ = ["DEFENCES"]
 
@@ -13,4 +14,5 @@ DEFENCES: tuple[type[Defence], ...] = (
     LaplaceNoise,
     NoiseOnly,
     LabelDP,
+    NoPeek,
 )
