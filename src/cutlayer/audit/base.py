@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import StudyError
@@ -24,27 +27,29 @@ class Knowledge:
 
     Attributes:
         shape: Of one row of the input that it wants back, e.g. (1, 28, 28).
-        low: The least value that an input can have.
-        high: The greatest.
+        low: The least value that an input can have; minus infinity where there is none, as in a standardized table.
+        high: The greatest; infinity where there is none.
         classes: How many classes there are; 0 if labels are no classes, or it does not know.
         rarer_share: The share of the rarer of two classes; None if it does not know.
         architecture: The sender's segment with weights that tell nothing; None if it does not know it.
-        client: The sender's segment with its trained weights (the white box); None if it has not got it.
+        client: The sender's segment with its trained weights, as the white box or to be asked; None if it has not got
+            it. This and the others are called with one tensor and return one.
         own: Its own trained segment, from what it receives to what is compared with labels; None if it has none.
         public_x: Rows that are like the sender's but none of them [M, ...].
         public_y: Their labels [M].
         public_attribute: A private attribute of theirs [M], classes.
         leaked_x: Rows of the sender that leaked [K, ...].
         leaked_z: The activations that it saw of them [K, ...].
-        hints: Places, among the rows it saw, of rows whose label it knows [H], int64.
+        leaked_attribute: A private attribute of theirs [K], classes.
+        hints: Places, among the rows it saw in training, of rows whose label it knows [H], int64.
         hint_labels: Their labels [H].
         candidates_x: Rows of which it asks whether they were trained on [C, ...].
         candidates_y: Their labels [C].
     """
 
     shape: tuple[int, ...]
-    low: float = 0.0
-    high: float = 1.0
+    low: float = -math.inf
+    high: float = math.inf
     classes: int = 0
     rarer_share: float | None = None
     architecture: nn.Module | None = None
@@ -55,6 +60,7 @@ class Knowledge:
     public_attribute: Tensor | None = None
     leaked_x: Tensor | None = None
     leaked_z: Tensor | None = None
+    leaked_attribute: Tensor | None = None
     hints: Tensor | None = None
     hint_labels: Tensor | None = None
     candidates_x: Tensor | None = None
@@ -67,6 +73,7 @@ class Knowledge:
             )
         for first, second in (
             ("public_x", "public_y"), ("public_x", "public_attribute"), ("leaked_x", "leaked_z"),
+            ("leaked_z", "leaked_attribute"),
             ("hints", "hint_labels"), ("candidates_x", "candidates_y"),
         ):  # fmt: skip
             one, other = getattr(self, first), getattr(self, second)
@@ -76,6 +83,51 @@ class Knowledge:
                     got=f"{len(one)} and {len(other)} rows",
                     expected="a row of one for each of the other",
                 )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether inputs have a range."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    def tensor(self, name: str) -> Tensor:
+        """Return what it knows by this name, on the CPU.
+
+        Raises:
+            StudyError: It does not know it.
+        """
+        found = getattr(self, name)
+        if not isinstance(found, Tensor):
+            raise StudyError(f"the adversary does not know {name}", todo=f"give Knowledge({name}=…)")
+        return found.detach().cpu()
+
+    def module(self, name: str) -> nn.Module:
+        """Return a copy of the segment that it knows by this name, on the CPU.
+
+        Raises:
+            StudyError: It does not know it.
+        """
+        found = getattr(self, name)
+        if not isinstance(found, nn.Module):
+            raise StudyError(f"the adversary does not know {name}", todo=f"give Knowledge({name}=…)")
+        return copy.deepcopy(found).cpu()
+
+    def has(self, *names: str) -> bool:
+        """Return whether it knows all of these."""
+        return all(getattr(self, name) is not None for name in names)
+
+    def blind_input(self) -> Tensor:
+        """Return the input that somebody expects who saw nothing [*shape]: the mean of known rows, else the middle."""
+        for known in (self.public_x, self.leaked_x):
+            if known is not None and len(known):
+                return known.detach().cpu().float().mean(0)
+        return torch.full(self.shape, (self.low + self.high) / 2 if self.bounded else 0.0)
+
+    def blind_label(self) -> int:
+        """Return the label that somebody expects who saw nothing: the commonest among known rows, else 0."""
+        for known in (self.hint_labels, self.public_y):
+            if known is not None and len(known):
+                return int(known.reshape(-1).mode().values)
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -25,6 +25,7 @@ from ..wire import Kind
 __all__ = ["OwnState", "Sight", "Transcript", "together", "watch"]
 
 Parts = list[tuple[int, Tensor]]
+_MOST_STATES = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +85,8 @@ class Transcript:
         self.noted = 0
         """How many sights were ever noted."""
         self.states: list[OwnState] = []
+        """Weights of the party's own segments, in order."""
+        self.states_every = 0
         self._kept: dict[tuple[object, ...], deque[Sight]] = {}
         self._rows: dict[tuple[object, ...], int] = {}
 
@@ -114,6 +117,13 @@ class Transcript:
         self._rows[key] = self._rows.get(key, 0) + len(sight.rows)
         while self._rows[key] > self.most and len(kept) > 1:
             self._rows[key] -= len(kept.popleft().rows)
+
+    def keep_state(self, state: OwnState) -> None:
+        """Keep weights; where they become too many of a segment, only those of every second step."""
+        self.states.append(state)
+        if sum(kept.segment == state.segment for kept in self.states) > _MOST_STATES:
+            self.states_every *= 2
+            self.states = [kept for kept in self.states if kept.step % self.states_every == 0]
 
     def sights(
         self,
@@ -207,9 +217,11 @@ def watch(party: str, *, most: int = 2000, states_every: int = 0) -> tuple[Trans
     Args:
         party: The party's name.
         most: How many rows of each tensor are kept; see `Transcript`.
-        states_every: Keep the weights of the party's own segments after every so many steps; 0: never.
+        states_every: Keep the weights of the party's own segments after every so many steps; 0: never. Where there
+            would be more than 400 of a segment, steps are farther apart.
     """
     transcript = Transcript(party, most)
+    transcript.states_every = states_every
 
     def instead(local: LocalParty, action: Action, honest: Runner) -> Runner:
         if local.name != party:
@@ -222,7 +234,7 @@ def watch(party: str, *, most: int = 2000, states_every: int = 0) -> tuple[Trans
         if action.op is Op.LOAD:
             return _own(transcript, local, honest)
         if action.op is Op.STEP and states_every:
-            return _stepping(transcript, local, action, honest, states_every)
+            return _stepping(transcript, local, action, honest)
         return honest
 
     return transcript, instead
@@ -323,15 +335,14 @@ def _own(transcript: Transcript, local: LocalParty, honest: Runner) -> Runner:
     return run
 
 
-def _stepping(
-    transcript: Transcript, local: LocalParty, action: Action, honest: Runner, every: int
-) -> Runner:
+def _stepping(transcript: Transcript, local: LocalParty, action: Action, honest: Runner) -> Runner:
     """Keep the weights of a segment of the party's own, every now and then."""
+    segment = action.what.partition("#")[0]
 
     def run(step: int, what: str) -> None:
         honest(step, what)
-        if step % every == 0:
+        if step % transcript.states_every == 0:
             weights = {name: tensor.cpu() for name, tensor in local.live[action.what].weights().items()}
-            transcript.states.append(OwnState(step, action.what.partition("#")[0], weights))
+            transcript.keep_state(OwnState(step, segment, weights))
 
     return run

@@ -1,0 +1,90 @@
+"""Attribute inference: a private attribute that has nothing to do with the task, read off activations.
+
+A classifier learns it from activations of rows whose attribute is known, as in Pasquini et al. 2021 (CCS, section 5)
+for a dishonest server; here the server is honest and curious.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..seeds import generator
+from .base import Attack, Guess, Knowledge, OnProgress
+from .learning import applied, classifier, fit, frozen, seeded
+from .transcript import Transcript
+
+__all__ = ["AttributeInference"]
+
+
+@dataclass(frozen=True)
+class AttributeInference(Attack):
+    """A classifier from activations to an attribute.
+
+    Attributes:
+        steps: Batches that it learns from.
+        lr: Adam's step size.
+    """
+
+    word: ClassVar[str] = "attribute"
+    after: ClassVar[str] = "attribute"
+    adversary: ClassVar[str] = "the party that receives activations"
+    needs: ClassVar[str] = (
+        "activations, and rows with the attribute and their activations: leaked ones, or public rows and the sender's "
+        "segment to ask"
+    )
+    source: ClassVar[str] = "Pasquini et al. 2021 (CCS), section 5, with an honest server"
+    steps: int = 500
+    lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        self._check("steps", self.steps >= 1, "at least 1")
+        self._check("lr", self.lr > 0, "more than 0")
+
+    def misfit(self, seen: Transcript, known: Knowledge) -> str | None:
+        """Return why not: no activations, or none of a known attribute."""
+        if not seen.sights("activation"):
+            return "no activations were seen"
+        if known.has("leaked_z", "leaked_attribute") or known.has("public_x", "public_attribute", "client"):
+            return None
+        return "it knows no activations of rows whose attribute it knows"
+
+    def guess(self, seen: Transcript, known: Knowledge, seed: int, on_progress: OnProgress = None) -> Guess:
+        """Return the attribute of every row seen, and where it has two values how likely the greater is."""
+        self._refuse(seen, known)
+        z, attribute = _pairs(known)
+        rows = seen.rows("activation").float()
+        centre, spread = z.mean(0), z.std(0).clamp_min(1e-6)
+        with seeded(seed, self.word):
+            network = classifier(z.shape[1:], int(attribute.max()) + 1)
+            fit(
+                network, (z - centre) / spread, attribute, F.cross_entropy,
+                steps=self.steps, lr=self.lr, on_progress=on_progress,
+            )  # fmt: skip
+        chances = applied(network, (rows - centre) / spread).softmax(1)
+        scores = chances[:, 1] if chances.shape[1] == 2 else None
+        return Guess(at=torch.arange(len(rows)), labels=chances.argmax(1), scores=scores)
+
+    def blind(self, guess: Guess, known: Knowledge, seed: int) -> Guess:
+        """Return the commonest value of the attribute, and scores by chance."""
+        name = "leaked_attribute" if known.has("leaked_attribute") else "public_attribute"
+        commonest = known.tensor(name).reshape(-1).mode().values
+        chance = torch.from_numpy(generator(seed, "audit", "blind").random(len(guess.at)))
+        return Guess(
+            at=guess.at,
+            labels=commonest.expand(len(guess.at)).long().clone(),
+            scores=chance if guess.scores is not None else None,
+            note="the commonest value of the attribute; scores by chance",
+        )
+
+
+def _pairs(known: Knowledge) -> tuple[Tensor, Tensor]:
+    """Return activations to learn from and the attribute of their rows."""
+    if known.has("leaked_z", "leaked_attribute"):
+        return known.tensor("leaked_z").float(), known.tensor("leaked_attribute").reshape(-1).long()
+    z = applied(frozen(known.module("client")), known.tensor("public_x"))
+    return z, known.tensor("public_attribute").reshape(-1).long()
