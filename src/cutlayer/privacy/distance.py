@@ -196,7 +196,8 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
     scale = torch.linalg.vector_norm(a) * torch.linalg.vector_norm(
         b
     )  # unlike a root of squares, with a gradient at 0
-    return (a * b).sum() / scale.clamp_min(torch.finfo(a.dtype).tiny)
+    found: Tensor = (a * b).sum() / scale.clamp_min(torch.finfo(a.dtype).tiny)
+    return found
 
 
 def _root(square: Tensor) -> Tensor:
