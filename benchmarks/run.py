@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+IMAGES = ("CUTLAYER_CIFAR10", "CUTLAYER_HAM10000", "CUTLAYER_MNIST")
 PACKAGES = ("cutlayer", "torch", "numpy", "scikit-learn", "pandas")
 
 
@@ -76,6 +77,10 @@ BENCHMARKS = (
     ),
     Benchmark(name="schedules_table", bar="every schedule learns something: a mean AUC above 0.5", minutes=35),
     Benchmark(
+        name="nopeek", bar="distance correlation at most 0.48 for at most 1 point, at most 20 % more of a client's step",
+        minutes=40,
+    ),
+    Benchmark(
         name="wan_schedules", bar="overlap and codec: at least 0.9 of what link or arithmetic allow (needs root)",
         minutes=5,
     ),
@@ -102,7 +107,7 @@ def run(benchmark: Benchmark, arguments: Sequence[str]) -> tuple[int, dict[str, 
 
 def circumstances(benchmark: Benchmark, arguments: Sequence[str]) -> dict[str, Any]:
     """Return what the figures depend on: hardware, load, date, commit, command, versions."""
-    images = {name: os.environ.get(name) for name in ("CUTLAYER_CIFAR10", "CUTLAYER_HAM10000")}
+    images = {name: os.environ.get(name) for name in IMAGES}
     given = [f"{name}={Path(path).name}" for name, path in images.items() if path]
     return {
         "hardware": {
