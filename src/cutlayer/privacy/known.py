@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Defence
+from .dp_sgd import DPSGD
 from .label_dp import LabelDP
 from .noising import GaussianNoise, LaplaceNoise, NoiseOnly
 from .nopeek import NoPeek
@@ -15,4 +16,5 @@ DEFENCES: tuple[type[Defence], ...] = (
     NoiseOnly,
     LabelDP,
     NoPeek,
+    DPSGD,
 )

@@ -94,7 +94,7 @@ class LabelDP(Defence):
         """Return the classes [K], in the labels' dtype."""
         if not labels.numel() or labels.numel() != len(labels):
             raise self._no_classes(labels, f"labels of shape {tuple(labels.shape)}")
-        found = torch.unique(labels.detach())
+        found: Tensor = torch.unique(labels.detach())
         if labels.is_floating_point():
             if not bool((found == found.round()).all()):
                 raise self._no_classes(labels, "numbers that are not whole")
