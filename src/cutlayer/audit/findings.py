@@ -159,8 +159,9 @@ class Findings:
                     continue
                 one = _KINDS[kind](**fields)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                if number == len(lines):
-                    return  # a line that was cut off when it was written
+                if number == len(lines):  # it was cut off when it was written
+                    self._path.write_text("".join(f"{whole}\n" for whole in lines[:-1]), encoding="utf-8")
+                    return
                 raise LogError(
                     f"{self._path}, line {number} is no finding", todo="move the folder out of the way"
                 ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -195,8 +196,9 @@ def _range(holdings: Holdings, source: tuple[str, ...], field: str) -> tuple[flo
         values = rows.fields.get(field) if rows is not None else None
         if isinstance(values, Tensor) and values.is_floating_point():
             low, high = float(values.min()), float(values.max())
-            return (low, high) if low < high else (low, low + 1.0)
-    return 0.0, 1.0
+            if low < high and (values.ndim > 2 or (low >= 0 and high <= 1)):
+                return low, high
+    return -math.inf, math.inf
 
 
 def _labels(holdings: Holdings, label: str) -> Tensor | None:

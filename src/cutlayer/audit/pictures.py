@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def save_pictures(
     Raises:
         LogError: The folder cannot be written.
     """
-    if truth.ndim != 4 or truth.shape[1] not in (1, _LARGEST) or not high > low:
+    if truth.ndim != 4 or truth.shape[1] not in (1, _LARGEST) or not low < high < math.inf:
         return {}
     from matplotlib.image import imsave
 

@@ -48,8 +48,8 @@ def views(graph: SplitGraph) -> list[View]:
         shared = {(share.field, share.target) for share in graph.shares}
         for kind, role in (("activation", cut.target), ("gradient", cut.source)):
             has = label in graph.roles[role].fields or (label, role) in shared
-            if kind == "gradient" and (not cut.has_gradient or has):
-                continue
+            if (kind == "gradient" and not cut.has_gradient) or (has and not (kind == "activation" and fields)):
+                continue  # nothing comes there, or it has what there is to find out
             found.append(
                 View(
                     party=graph.roles[role].parties[0],

@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Callable
 
+from .audit import audit
 from .check import check
 from .commands import app, flowing
 from .cuts import cuts
@@ -26,7 +27,7 @@ from .verify_log import verify_log
 __all__ = ["app", "main"]
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "A study in one process": (simulate, describe, cuts, report),
+    "A study in one process": (simulate, describe, cuts, report, audit),
     "A study between organisations": (local, serve, join, fields, deal),
     "Checks": (check, verify_log),
 }

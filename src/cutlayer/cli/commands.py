@@ -26,6 +26,10 @@ Say in a file what is trained; see what would cross between the parties; train:
     cutlayer simulate study.toml
 
 \b
+See what attacks get of it, with and without defences:
+    cutlayer audit study.toml --try nopeek:0.5
+
+\b
 Between organisations: rehearse it here, then host it and join it:
     cutlayer local study.toml
     cutlayer serve study.toml

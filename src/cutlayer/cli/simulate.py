@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ def simulate(
     screen.print(
         f"{built.name}: {built.graph.name}, {len(built.graph.parties)} parties -> {folder}", markup=False
     )
+    _note_source(folder, study, built.digest)
     try:
         with _progress(screen) as show:
             run = built.simulate(holdings, out=folder, resume=resume, on_progress=show)
@@ -68,6 +70,13 @@ def simulate(
         screen.print(_how_to_go_on(study, folder, threads), markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
     _finish(screen, run)
+
+
+def _note_source(folder: Path, file: Path, digest: str) -> None:
+    """Note which study file the run is of, for an audit of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = json.dumps({"file": str(file.resolve()), "digest": digest})
+    (folder / "study.json").write_text(note + "\n", encoding="utf-8")
 
 
 def _finish(screen: Console, run: Run) -> None:

@@ -1,0 +1,94 @@
+"""``cutlayer audit``: of a study file and of a run, with defences to try; what it writes, how it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cutlayer.cli import app
+
+STUDY = """
+[study]
+name = "digits"
+epochs = 1
+batch_size = 32
+[graph]
+topology = "u_shaped"
+model = { function = "mlp", arguments = { sizes = [64, 24, 24, 10] } }
+cuts = ["activation1", "activation2"]
+[data]
+source = "digits"
+[data.hold_out]
+test = 0.3
+[data.rows]
+parties = 2
+[optimizer]
+name = "Adam"
+lr = 0.01
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.output
+
+
+def test_of_a_study_and_again_at_once(study: Path, tmp_path: Path) -> None:
+    words = ("audit", "study.toml", "--attack", "cosine", "--try", "laplace:1,1", "--rows", "32")
+    code, said = run(*words)
+    assert code == 0, said
+    assert "without defences" in said and "laplace:1,1" in said
+    page = tmp_path / "audits" / "digits" / "audit.html"
+    assert f"Audit: {page.relative_to(tmp_path)}" in said
+    before = (page.parent / "findings.jsonl").read_text()
+    code, said = run(*words)
+    assert code == 0
+    assert "training" not in said
+    assert (page.parent / "findings.jsonl").read_text() == before
+    code, said = run(*words[:-1], "16")
+    assert code == 1
+    assert "is of another rows" in said and "--out" in said
+
+
+def test_of_a_run_unless_its_file_was_changed(study: Path, tmp_path: Path) -> None:
+    code, said = run("simulate", "study.toml", "--out", "runs/first")
+    assert code == 0, said
+    assert json.loads((tmp_path / "runs/first/study.json").read_text())["file"] == str(study)
+    code, said = run("audit", "runs/first", "--attack", "gradient-clusters", "--rows", "32")
+    assert code == 0, said
+    study.write_text(STUDY.replace("lr = 0.01", "lr = 0.02"))
+    code, said = run("audit", "runs/first", "--attack", "gradient-clusters", "--rows", "32")
+    assert code == 1
+    assert "was changed since the run" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--attack", "nrom"), "no attack is named 'nrom'"),
+        (("--try", "nopeak:1"), "no defence is named 'nopeak'"),
+        (("--cut", "activation1"), "only a network with one cut can be cut elsewhere"),
+    ],
+)
+def test_what_cannot_be_is_said(study: Path, words: tuple[str, str], why: str) -> None:
+    code, said = run("audit", "study.toml", *words)
+    assert code == 1
+    assert why in said.replace("\n", " ")
+
+
+def test_a_folder_that_is_no_run(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, said = run("audit", "empty")
+    assert code == 1
+    assert "does not say which study file" in said
