@@ -5,6 +5,8 @@ from __future__ import annotations
 from .base import Defence
 from .dp_sgd import DPSGD
 from .label_dp import LabelDP
+from .marvell import Marvell
+from .max_norm import IsotropicNoise, MaxNorm
 from .noising import GaussianNoise, LaplaceNoise, NoiseOnly
 from .nopeek import NoPeek
 
@@ -17,4 +19,7 @@ DEFENCES: tuple[type[Defence], ...] = (
     LabelDP,
     NoPeek,
     DPSGD,
+    IsotropicNoise,
+    MaxNorm,
+    Marvell,
 )
