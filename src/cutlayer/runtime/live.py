@@ -17,6 +17,7 @@ from ..graph.parts import Segment
 from .early import Owed
 from .optim import OptimizerSpec
 from .precision import Form
+from .private_step import Private, PrivateStep
 from .restoring import check_groups, check_schedule, check_slots, read_scalars
 
 __all__ = ["LiveSegment", "State", "Workshop"]
@@ -35,6 +36,7 @@ class LiveSegment:
         spec: The optimizer to build.
         device: Where it runs.
         form: How its module is called, if it is not just called.
+        private: How it learns by DP-SGD, if it does.
 
     Attributes:
         call: What to call in the module's place in training: the module itself, unless there is a form.
@@ -42,7 +44,12 @@ class LiveSegment:
     """
 
     def __init__(
-        self, segment: Segment, spec: OptimizerSpec, device: torch.device, form: Form | None = None
+        self,
+        segment: Segment,
+        spec: OptimizerSpec,
+        device: torch.device,
+        form: Form | None = None,
+        private: Private | None = None,
     ) -> None:
         self.name = segment.name
         self.spec = spec
@@ -53,6 +60,10 @@ class LiveSegment:
             self.call = form.of(self.module, device, training=True)
             self.evaluate = form.of(self.module, device, training=False)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self.private: PrivateStep | None = None
+        if private is not None and self.parameters:
+            self.private = PrivateStep(self.module, self.parameters, self.call, private)
+            self.call = self.private.forward
         self.optimizer = spec.build(self.parameters) if self.parameters else None
         self.schedule = spec.schedule.build(self.optimizer) if self.optimizer and spec.schedule else None
         # The optimizer's own arithmetic, without the marks for profilers and the hooks that PyTorch wraps
@@ -72,12 +83,19 @@ class LiveSegment:
 
     def settle(self) -> None:
         """Have the gradients as the step will take them: those that were put off, and the mean of several batches."""
-        for owed in self.owed:
-            owed()
-        self.owed.clear()
+        self._pay()
+        if self.private is not None:
+            self.private.settle()
+            self._batches = 1
         if self._batches > 1:
             torch._foreach_div_(self._gradients(), self._batches)
             self._batches = 1
+
+    def _pay(self) -> None:
+        """Work out the gradients that were put off."""
+        for owed in self.owed:
+            owed()
+        self.owed.clear()
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]
@@ -94,7 +112,7 @@ class LiveSegment:
 
     def step(self) -> None:
         """Do the optimizer's step and forget the gradients."""
-        if self.owed or self._batches > 1:
+        if self.owed or self._batches > 1 or self.private is not None:
             self.settle()
         if self.optimizer is None or self._bare_step is None:
             return
@@ -107,6 +125,9 @@ class LiveSegment:
 
     def accumulate(self) -> None:
         """Keep the gradients: the next step is with the mean of these and those to come."""
+        if self.private is not None:
+            self._pay()
+            self.private.gather()
         self._batches += 1
 
     def _move_on(self, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
@@ -270,6 +291,7 @@ class Workshop:
         specs: Optimizer by segment.
         device: Where copies run.
         forms: How the modules of some are called.
+        privates: How some learn by DP-SGD; such a workshop is one party's own.
     """
 
     def __init__(
@@ -278,16 +300,24 @@ class Workshop:
         specs: Mapping[str, OptimizerSpec],
         device: torch.device,
         forms: Mapping[str, Form] | None = None,
+        privates: Mapping[str, Private] | None = None,
     ) -> None:
         self._segments = {segment.name: segment for segment in segments}
         self._specs = specs
         self._device = device
         self._forms = forms or {}
+        self._privates = privates or {}
         self._free: dict[str, list[LiveSegment]] = {}
 
     def fresh(self, name: str) -> LiveSegment:
         """Return a copy with the initial weights."""
-        return LiveSegment(self._segments[name], self._specs[name], self._device, self._forms.get(name))
+        return LiveSegment(
+            self._segments[name],
+            self._specs[name],
+            self._device,
+            self._forms.get(name),
+            self._privates.get(name),
+        )
 
     def compiles(self, name: str) -> bool:
         """Return whether a segment's module is compiled in training."""
@@ -300,8 +330,9 @@ class Workshop:
         return free.pop() if free else self.fresh(name)
 
     def bring_back(self, live: LiveSegment) -> None:
-        """Give back a copy whose state was handed over."""
-        self._free.setdefault(live.name, []).append(live)
+        """Give back a copy whose state was handed over; one in a party's own workshop would lie there till its turn."""
+        if live.private is None:
+            self._free.setdefault(live.name, []).append(live)
 
 
 def _to_bytes(scalars: Mapping[str, object], segment: str) -> Tensor:

@@ -34,6 +34,7 @@ from .party import Circumstances, Instead, LocalParty
 from .performing import Performer
 from .positions import START, Position, points
 from .precision import check_compiler, forms_of
+from .private_step import Private, private_segments
 from .snapshots import Snapshot, Snapshots
 from .stopping import EarlyStopping, Judge
 
@@ -173,17 +174,22 @@ class Trainer:
         self._by_device = {device: self.shared}
 
     def circumstances(self, party: str) -> Circumstances:
-        """Return :attr:`shared` as ``party`` has it: with its own device."""
+        """Return :attr:`shared` as ``party`` has it: with its own device, and a workshop of its own for DP-SGD."""
         device = torch.device(self.settings.devices.get(party, self.settings.device))
+        privates = private_segments(
+            self.course.graph, party, self.settings.compiled, self.shared.secret, self.meter.facts
+        )
+        if privates:
+            return dataclasses.replace(self.shared, device=device, workshop=self._workshop(device, privates))
         if device not in self._by_device:
             self._by_device[device] = dataclasses.replace(
                 self.shared, device=device, workshop=self._workshop(device)
             )
         return self._by_device[device]
 
-    def _workshop(self, device: torch.device) -> Workshop:
+    def _workshop(self, device: torch.device, privates: Mapping[str, Private] | None = None) -> Workshop:
         segments = self.course.graph.segments.values()
-        return Workshop(segments, self.settings.optimizers, device, self._forms)
+        return Workshop(segments, self.settings.optimizers, device, self._forms, privates)
 
     def relabelled(self, party: str, records: Mapping[str, Records]) -> Mapping[str, Records]:
         """Return a party's records as its defences let it train on them."""
