@@ -67,7 +67,8 @@ class IsotropicNoise(Defence):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        self._check("scale", 0 < self.scale < float("inf"), "a number above 0")
+        number = isinstance(self.scale, int | float) and not isinstance(self.scale, bool)
+        self._check("scale", number and 0 < self.scale < float("inf"), "a number above 0")
 
     def misfit(self, place: Place) -> str | None:
         """Return why not: the labels must be where the gradient is sent."""
