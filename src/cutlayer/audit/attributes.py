@@ -28,6 +28,7 @@ class AttributeInference(Attack):
     Attributes:
         steps: Batches that it learns from.
         lr: Adam's step size.
+        rows: Of how many rows it is told, the last that were seen.
     """
 
     word: ClassVar[str] = "attribute"
@@ -40,10 +41,12 @@ class AttributeInference(Attack):
     source: ClassVar[str] = "Pasquini et al. 2021 (CCS), section 5, with an honest server"
     steps: int = 500
     lr: float = 1e-3
+    rows: int = 1000
 
     def __post_init__(self) -> None:
         self._check("steps", self.steps >= 1, "at least 1")
         self._check("lr", self.lr > 0, "more than 0")
+        self._check("rows", self.rows >= 1, "at least 1")
 
     def misfit(self, seen: Transcript, known: Knowledge) -> str | None:
         """Return why not: no activations, or none of a known attribute."""
@@ -58,6 +61,7 @@ class AttributeInference(Attack):
         self._refuse(seen, known)
         z, attribute = _pairs(known)
         rows = seen.rows("activation").float()
+        at = torch.arange(len(rows))[-self.rows :]
         centre, spread = z.mean(0), z.std(0).clamp_min(1e-6)
         with seeded(seed, self.word):
             network = classifier(z.shape[1:], int(attribute.max()) + 1)
@@ -65,9 +69,9 @@ class AttributeInference(Attack):
                 network, (z - centre) / spread, attribute, F.cross_entropy,
                 steps=self.steps, lr=self.lr, on_progress=on_progress,
             )  # fmt: skip
-        chances = applied(network, (rows - centre) / spread).softmax(1)
+        chances = applied(network, (rows[at] - centre) / spread).softmax(1)
         scores = chances[:, 1] if chances.shape[1] == 2 else None
-        return Guess(at=torch.arange(len(rows)), labels=chances.argmax(1), scores=scores)
+        return Guess(at=at, labels=chances.argmax(1), scores=scores)
 
     def blind(self, guess: Guess, known: Knowledge, seed: int) -> Guess:
         """Return the commonest value of the attribute, and scores by chance."""

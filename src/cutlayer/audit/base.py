@@ -31,7 +31,8 @@ class Knowledge:
         high: The greatest; infinity where there is none.
         classes: How many classes there are; 0 if labels are no classes, or it does not know.
         rarer_share: The share of the rarer of two classes; None if it does not know.
-        architecture: The sender's segment with weights that tell nothing; None if it does not know it.
+        architecture: The sender's segment with random weights, or with the initial ones, which all parties of a study
+            know; None if it does not know it.
         client: The sender's segment with its trained weights, as the white box or to be asked; None if it has not got
             it. This and the others are called with one tensor and return one.
         own: Its own trained segment, from what it receives to what is compared with labels; None if it has none.

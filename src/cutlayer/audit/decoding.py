@@ -104,7 +104,7 @@ class Shadow(Decoding):
             z = applied(shadow, x)
             right = float((applied(whole, x).argmax(1) == y).double().mean())
             note = f"its shadow is right on {100 * right:.0f} % of the public rows"
-            return decoded(seen, known, x, z, self, on_progress=second, note=note)
+            return decoded(seen, known, x, z, self, on_progress=second, note=note, aligned=True)
 
 
 def decoded(
@@ -116,19 +116,33 @@ def decoded(
     *,
     on_progress: OnProgress = None,
     note: str = "",
+    aligned: bool = False,
 ) -> Guess:
-    """Return what a decoder makes of the activations seen that has learnt from pairs ``x`` and ``z`` [K, ...]."""
+    """Return what a decoder makes of the activations seen that has learnt from pairs ``x`` and ``z`` [K, ...].
+
+    Args:
+        seen: What was seen.
+        known: Shape and range of inputs.
+        x: Inputs to learn from.
+        z: Their activations.
+        how: The decoder's settings.
+        on_progress: Called with how much is done.
+        note: How the pairs came about.
+        aligned: The pairs are of another segment than the activations: bring both to the same mean and deviation.
+    """
     activations = seen.rows("activation").float()
     at = torch.arange(len(activations))[-how.rows :]
     centre, spread = _scale(z)
+    here = _scale(activations) if aligned else (centre, spread)
     network = decoder(z.shape[1:], known.shape, known.low, known.high)
     fit(network, (z - centre) / spread, x, F.mse_loss, steps=how.steps, lr=how.lr, on_progress=on_progress)
-    return Guess(at=at, inputs=applied(network, (activations[at] - centre) / spread), note=note)
+    return Guess(at=at, inputs=applied(network, (activations[at] - here[0]) / here[1]), note=note)
 
 
 def _scale(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of activations over all rows and features, so that decoders see numbers near 1."""
-    return z.mean(), z.std().clamp_min(1e-6)
+    """Return mean and deviation of each channel of images [N, C, H, W], of each feature of others."""
+    over = (0, 2, 3) if z.dim() == 4 else (0,)
+    return z.mean(over, keepdim=True), z.std(over, keepdim=True).clamp_min(1e-3 * float(z.std()) + 1e-9)
 
 
 def _pairs(known: Knowledge) -> tuple[Tensor, Tensor, str]:

@@ -91,18 +91,18 @@ def classifier(shape: Sequence[int], classes: int) -> nn.Module:
     return _mlp(math.prod(shape), classes)
 
 
-def encoder(shape: Sequence[int], out: Sequence[int]) -> nn.Module:
-    """Return a small network from inputs [B, *shape] to activations [B, *out]."""
+def encoder(shape: Sequence[int], out: Sequence[int], positive: bool = False) -> nn.Module:
+    """Return a small network from inputs [B, *shape] to activations [B, *out], none of them negative if ``positive``."""
+    last: list[nn.Module] = [nn.ReLU()] if positive else []
     if len(shape) == len(out) == 3:
         return nn.Sequential(
-            nn.Conv2d(shape[0], _WIDTH, 3, padding=1),
+            nn.Conv2d(shape[0], _WIDTH // 4, 3, padding=1),
             nn.ReLU(),
             nn.AdaptiveMaxPool2d((out[1], out[2])),
-            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(_WIDTH, out[0], 3, padding=1),
+            nn.Conv2d(_WIDTH // 4, out[0], 3, padding=1),
+            *last,
         )
-    return nn.Sequential(_mlp(math.prod(shape), math.prod(out)), nn.Unflatten(1, tuple(out)))
+    return nn.Sequential(_mlp(math.prod(shape), math.prod(out)), nn.Unflatten(1, tuple(out)), *last)
 
 
 def decoder(shape: Sequence[int], out: Sequence[int], low: float, high: float) -> nn.Module:

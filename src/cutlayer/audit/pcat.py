@@ -72,13 +72,14 @@ class Pcat(Decoding):
             if known.has("architecture"):
                 pseudo = known.module("architecture").requires_grad_()
             else:
-                pseudo = encoder(known.shape, seen.rows("activation").shape[1:])
+                z = seen.rows("activation")
+                pseudo = encoder(known.shape, z.shape[1:], positive=bool((z >= 0).all()))
             own = frozen(known.module("own"))
             self._imitate(pseudo, own, x, y, seen, known, first)
             pseudo.eval()
             right = float((applied(nn.Sequential(pseudo, own), x).argmax(1) == y).double().mean())
             note = f"its pseudo-client is right on {100 * right:.0f} % of the public rows"
-            return decoded(seen, known, x, applied(pseudo, x), self, on_progress=second, note=note)
+            return decoded(seen, known, x, applied(pseudo, x), self, on_progress=second, note=note, aligned=True)
 
     def _imitate(
         self,

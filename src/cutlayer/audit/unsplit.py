@@ -28,8 +28,9 @@ class UnSplit(InputAttack):
     Attributes:
         rounds: How often the two take turns; 1000 in the paper.
         steps: Steps of each in a turn; 100 in the paper.
-        lr: Adam's step size; 0.001 in the paper.
-        tv: Weight of the inputs' total variation, for images.
+        lr: Adam's step size on inputs, in shares of their range.
+        clone_lr: Adam's step size on weights; both are 0.001 in the paper.
+        tv: Weight of the inputs' total variation, for images; 0.1 in the paper, where errors are not relative.
         l2: Weight of the inputs' mean square.
         rows: How many rows are reconstructed, the last that were seen.
     """
@@ -40,15 +41,17 @@ class UnSplit(InputAttack):
     source: ClassVar[str] = "Erdogan, Küpçü and Çiçek 2022 (WPES), algorithm 1"
     rounds: int = 100
     steps: int = 20
-    lr: float = 1e-2
-    tv: float = 0.1
+    lr: float = 2e-2
+    clone_lr: float = 3e-3
+    tv: float = 0.02
     l2: float = 0.0
     rows: int = 64
 
     def __post_init__(self) -> None:
         for name in ("rounds", "steps", "rows"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("lr", self.lr > 0, "more than 0")
+        for name in ("lr", "clone_lr"):
+            self._check(name, getattr(self, name) > 0, "more than 0")
         for name in ("tv", "l2"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
 
@@ -78,7 +81,7 @@ class UnSplit(InputAttack):
         scale = z.square().mean().clamp_min(torch.finfo(z.dtype).tiny)
         moves = (
             torch.optim.Adam([x], lr=self.lr * range_, amsgrad=True),
-            torch.optim.Adam(clone.parameters(), lr=self.lr, amsgrad=True),
+            torch.optim.Adam(clone.parameters(), lr=self.clone_lr, amsgrad=True),
         )
         error = torch.tensor(1.0)
         for turn in range(self.rounds):
