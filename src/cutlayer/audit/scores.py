@@ -110,7 +110,7 @@ def structural_similarity(guess: Tensor, truth: Tensor, low: float, high: float)
     """Return the mean SSIM of images [N, C, H, W] between ``low`` and ``high``, 1 where they are equal.
 
     Wang et al. 2004 (IEEE TIP 13:4) by scikit-image, with a uniform window of 7 pixels, fewer where images are smaller,
-    and the mean over channels.
+    and the mean over channels. Images are brought to 0 … 1 before: what is compared depends on where black is.
 
     Raises:
         StudyError: scikit-image is not installed.
@@ -125,8 +125,8 @@ def structural_similarity(guess: Tensor, truth: Tensor, low: float, high: float)
     ssim: Callable[..., float] = metrics.structural_similarity
     side = min(7, *truth.shape[2:])
     window = side if side % 2 else side - 1
-    pairs = zip(guess.double().numpy(), truth.double().numpy(), strict=True)
-    values = [ssim(a, b, win_size=window, data_range=high - low, channel_axis=0) for a, b in pairs]
+    unit = [((rows.double() - low) / (high - low)).numpy() for rows in (guess, truth)]
+    values = [ssim(a, b, win_size=window, data_range=1.0, channel_axis=0) for a, b in zip(*unit, strict=True)]
     return float(np.mean(values))
 
 
@@ -169,8 +169,8 @@ def purity(labels: Tensor, truth: Tensor) -> float:
     labels, truth = _alike(labels.reshape(-1), truth.reshape(-1))
     _, groups = torch.unique(labels, return_inverse=True)
     _, classes = torch.unique(truth, return_inverse=True)
-    table = torch.zeros(int(groups.max()) + 1, int(classes.max()) + 1)
-    table.index_put_((groups, classes), torch.ones(len(groups)), accumulate=True)
+    table = torch.zeros(int(groups.max()) + 1, int(classes.max()) + 1, dtype=torch.float64)
+    table.index_put_((groups, classes), torch.ones(len(groups), dtype=torch.float64), accumulate=True)
     return float(table.max(1).values.sum() / len(truth))
 
 
