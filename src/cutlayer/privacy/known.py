@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from .base import Defence
 from .dp_sgd import DPSGD
+from .dropout import ActivationDropout
 from .label_dp import LabelDP
 from .marvell import Marvell
 from .max_norm import IsotropicNoise, MaxNorm
 from .noising import GaussianNoise, LaplaceNoise, NoiseOnly
 from .nopeek import NoPeek
+from .patches import ShuffledPatches
+from .pruning import PrunedChannels
+from .shredder import LearntNoise
 
 __all__ = ["DEFENCES"]
 
@@ -22,4 +26,8 @@ DEFENCES: tuple[type[Defence], ...] = (
     IsotropicNoise,
     MaxNorm,
     Marvell,
+    ActivationDropout,
+    PrunedChannels,
+    ShuffledPatches,
+    LearntNoise,
 )
