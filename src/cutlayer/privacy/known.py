@@ -10,6 +10,8 @@ from .marvell import Marvell
 from .max_norm import IsotropicNoise, MaxNorm
 from .noising import GaussianNoise, LaplaceNoise, NoiseOnly
 from .nopeek import NoPeek
+from .scrutinizer import Scrutinizer
+from .splitguard import SplitGuard
 from .patches import ShuffledPatches
 from .pruning import PrunedChannels
 from .shredder import LearntNoise
@@ -30,4 +32,6 @@ DEFENCES: tuple[type[Defence], ...] = (
     PrunedChannels,
     ShuffledPatches,
     LearntNoise,
+    SplitGuard,
+    Scrutinizer,
 )

@@ -1,0 +1,250 @@
+"""SplitGuard: now and then a client sends wrong labels, and an honest server's gradients show that it noticed.
+
+Erdogan, Küpçü and Çiçek 2022, "SplitGuard: detecting and mitigating training-hijacking attacks in split learning"
+(WPES, section 4; arXiv 2108.09052). A server that trains the task punishes what it rewarded before when labels are
+wrong: the gradients of such a *fake* batch point elsewhere and are longer. A server that steers the client into a
+feature space of its own does not look at the labels. With F the gradients of fake batches and R1, R2 those of two
+halves of the others::
+
+    S = (angle(F, R) gap(F, R) - angle(R1, R2) gap(R1, R2)) / (gap(F, R) + gap(R1, R2)),    score = sigmoid(5 S)^2
+
+where gap is the difference of lengths: near 1 for an honest server, about a quarter for one that does not care.
+
+What differs from the paper:
+
+- The gradients are those at the cut, not of the client's first layer, which a monitor at a cut does not see. Each is
+  the mean over the rows of a class, all classes beside each other: the mean over a batch of many would cancel.
+- After each fake batch one batch goes to R1 and one to R2, so that F, R1 and R2 are of equally many batches from the
+  same time, and what is said of F and R is the mean of F and R1, F and R2. So S is about 0 where labels make no
+  difference. The last batches count most, by an exponential mean: a server may turn dishonest late.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import AlarmError, StudyError
+from .base import Defence, Moment, Place
+from .noise import Noise
+
+__all__ = ["SplitGuard", "guard_score"]
+
+_MOST_CLASSES = 100
+_BATCHES = 3
+"""Batches in F, R1 and R2 each, before there is a score."""
+_FORGETS = 0.9
+
+
+@dataclass(frozen=True)
+class SplitGuard(Defence):
+    """Sends batches with wrong labels and stops when the gradients do not care.
+
+    Attributes:
+        share: Of the training batches, how many have wrong labels, each drawn by chance.
+        after: How many batches go before, for the server to have learnt something.
+        below: Alarm, if the mean of the last scores is below; .9 as in the paper.
+        scores: Of so many scores the mean is taken, the paper's policy avg-k; 1 is its policy "fast".
+        classes: How many classes there are, where a client may not have all; those that it has seen if 0.
+
+    Raises:
+        StudyError: A setting that cannot be.
+    """
+
+    share: float = 0.1
+    after: int = 20
+    below: float = 0.9
+    scores: int = 5
+    classes: int = 0
+
+    word: ClassVar[str] = "splitguard"
+    protects: ClassVar[str] = "rows, by stopping when gradients do not depend on labels"
+    against: ClassVar[str] = (
+        "a server that hijacks the training, by sending gradients that are not of the task"
+    )
+    leaves: ClassVar[str] = (
+        "what left before the alarm, nor anything from a server that is honest but curious, or that tells batches "
+        "with wrong labels from others and answers those as an honest one does"
+    )
+
+    def __post_init__(self) -> None:
+        self._check("share", 0 < self.share < 0.5, "above 0 and below 0.5")
+        self._check("after", self.after >= 0, "at least 0")
+        self._check("below", 0 < self.below < 1, "above 0 and below 1")
+        self._check("scores", self.scores >= 1, "at least 1")
+        self._check(
+            "classes", self.classes == 0 or 2 <= self.classes <= _MOST_CLASSES, f"0, or 2 to {_MOST_CLASSES}"
+        )
+
+    def misfit(self, place: Place) -> str | None:
+        """Only who sends labels along can send wrong ones, and only a gradient can show whether it was noticed."""
+        if not place.gradient:
+            return "no gradient comes back"
+        return None if place.sent_labels else "no labels are sent along with the activations"
+
+    def labelling(self, labels: Tensor, moment: Moment) -> Tensor:
+        """Return wrong labels [B] for a fake batch, each of another class than the right one."""
+        if not moment.training:
+            return labels
+        state = _state(moment)
+        right = _classes(labels, moment)
+        known = list(range(self.classes)) if self.classes else state.saw(right)
+        state.batches += 1
+        fake = self._falls_due(moment.noise) and state.batches > self.after and len(known) > 1
+        if not fake:
+            return labels
+        state.fakes.add(moment.step)
+        moment.facts.count("batches with wrong labels")
+        return _wrong(right, known, moment.noise).to(labels.dtype).reshape(labels.shape).to(labels.device)
+
+    def incoming(self, gradient: Tensor, moment: Moment) -> Tensor | None:
+        """Look at a gradient [B, ...]; that of a fake batch goes no further.
+
+        Raises:
+            AlarmError: The gradients do not depend on the labels.
+        """
+        if moment.labels is None or not moment.training:
+            return gradient
+        state = _state(moment)
+        fake = moment.step in state.fakes
+        state.fakes.discard(moment.step)
+        if fake or state.wanted:
+            state.add("F" if fake else state.wanted.popleft(), gradient, _classes(moment.labels, moment))
+            if fake:
+                state.wanted = deque(("R1", "R2"))
+            elif not state.wanted:
+                self._judge(state, moment)
+        return None if fake else gradient
+
+    def _falls_due(self, noise: Noise) -> bool:
+        return float(noise.doubles(1)[0]) < self.share
+
+    def _judge(self, state: _State, moment: Moment) -> None:
+        state.rounds += 1
+        if state.rounds < _BATCHES:
+            return
+        score = guard_score(*(state.kept[name].mean(state.classes) for name in ("F", "R1", "R2")))
+        moment.facts.add("score", score)
+        state.scores.append(score)
+        last = list(state.scores)[-self.scores :]
+        if len(last) == self.scores and sum(last) / len(last) < self.below:
+            raise AlarmError(
+                "the gradients that come back do not depend on the labels that were sent: the server is not training "
+                "the task",
+                party=moment.party,
+                cut=moment.cut,
+                step=moment.step,
+                got=f"a mean of the last {self.scores} SplitGuard scores of {sum(last) / len(last):.2f}",
+                expected=f"at least {self.below:g}, near 1 from an honest server",
+                todo="send nothing more, tell the other parties, and see docs/alarms.md",
+            )
+
+
+def guard_score(fake: Tensor, first: Tensor, second: Tensor) -> float:
+    """Return the score, 0 to 1, of gradients of fake batches and of two halves of others, [C, D] each."""
+    one, half, other = (gradient.double().flatten() for gradient in (fake, first, second))
+    apart = (_gap(one, half) + _gap(one, other)) / 2
+    turned = (_angle(one, half) * _gap(one, half) + _angle(one, other) * _gap(one, other)) / 2
+    total = apart + _gap(half, other)
+    found = (turned - _angle(half, other) * _gap(half, other)) / total if total > 0 else 0.0
+    return 1 / (1 + math.exp(-5 * found)) ** 2
+
+
+@dataclass
+class _Mean:
+    """Exponential mean of gradients by class."""
+
+    sums: Tensor
+    counts: Tensor
+
+    def add(self, gradient: Tensor, classes: Tensor) -> None:
+        """Add the rows of ``gradient`` [B, D] of these ``classes`` [B]."""
+        self._grow(int(classes.max()) + 1)
+        self.sums.mul_(_FORGETS).index_add_(0, classes, gradient)
+        self.counts.mul_(_FORGETS).index_add_(0, classes, torch.ones_like(classes, dtype=self.counts.dtype))
+
+    def mean(self, classes: int) -> Tensor:
+        """Return the mean of each of so many classes [C, D]; 0 of a class that never came."""
+        self._grow(classes)
+        return self.sums / self.counts.clamp_min(torch.finfo(self.counts.dtype).tiny)[:, None]
+
+    def _grow(self, classes: int) -> None:
+        more = max(0, classes - len(self.sums))
+        self.sums = functional.pad(self.sums, (0, 0, 0, more))
+        self.counts = functional.pad(self.counts, (0, more))
+
+
+@dataclass
+class _State:
+    """What one client remembers at one cut."""
+
+    batches: int = 0
+    rounds: int = 0
+    classes: int = 0
+    fakes: set[int] = field(default_factory=set)
+    wanted: deque[str] = field(default_factory=deque)
+    known: set[int] = field(default_factory=set)
+    kept: dict[str, _Mean] = field(default_factory=dict)
+    scores: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+    def saw(self, classes: Tensor) -> list[int]:
+        """Add to the known classes and return them."""
+        self.known.update(classes.tolist())
+        return sorted(self.known)
+
+    def add(self, name: str, gradient: Tensor, classes: Tensor) -> None:
+        """Add a batch's gradient [B, ...] to F, R1 or R2."""
+        rows = gradient.detach().flatten(1).float()
+        self.classes = max(self.classes, int(classes.max()) + 1)
+        if name not in self.kept:
+            self.kept[name] = _Mean(rows.new_zeros(1, rows.shape[1]), rows.new_zeros(1))
+        self.kept[name].add(rows, classes.to(rows.device))
+
+
+def _state(moment: Moment) -> _State:
+    state: _State = moment.memory.setdefault("splitguard", _State())
+    return state
+
+
+def _classes(labels: Tensor, moment: Moment) -> Tensor:
+    """Return labels as classes [B], int64.
+
+    Raises:
+        StudyError: They are none.
+    """
+    flat = labels.detach().reshape(len(labels), -1)
+    found = flat[:, 0].long()
+    if flat.shape[1] != 1 or not bool((found == flat[:, 0]).all()) or int(found.min()) < 0:
+        raise StudyError(
+            "SplitGuard needs labels that are classes", party=moment.party, cut=moment.cut, step=moment.step,
+            got=f"{labels.dtype} {list(labels.shape)}", expected="whole numbers from 0, one a row",
+            todo="use it in classification only",
+        )  # fmt: skip
+    if int(found.max()) >= _MOST_CLASSES:
+        raise StudyError(
+            "SplitGuard remembers gradients by class", party=moment.party, cut=moment.cut, step=moment.step,
+            got=f"class {int(found.max())}", expected=f"at most {_MOST_CLASSES} classes",
+        )  # fmt: skip
+    return found
+
+
+def _wrong(right: Tensor, known: list[int], noise: Noise) -> Tensor:
+    """Return for each class [B] another one of those that are known."""
+    sorted_known = torch.tensor(known)
+    place = torch.searchsorted(sorted_known, right.cpu())
+    return sorted_known[(place + 1 + noise.whole(len(known) - 1, len(right))) % len(known)]
+
+
+def _gap(one: Tensor, other: Tensor) -> float:
+    return abs(float(one.norm() - other.norm()))
+
+
+def _angle(one: Tensor, other: Tensor) -> float:
+    lengths = float(one.norm() * other.norm())
+    return math.acos(max(-1.0, min(1.0, float(one @ other) / lengths))) if lengths > 0 else math.pi / 2
