@@ -67,7 +67,7 @@ def clipped_sums(samples: Sequence[Tensor], clip: float, rows: int, facts: Facts
         rows: The rows B.
         facts: Where the norms before are noted.
     """
-    parts = [torch.linalg.vector_norm(sample.flatten(1), dim=1) for sample in samples]
+    parts = [torch.linalg.vector_norm(sample.reshape(rows, -1), dim=1) for sample in samples]
     norms = torch.linalg.vector_norm(torch.stack(parts), dim=0) * rows
     facts.add("gradient norm before clipping", float(norms.mean()), rows)
     facts.add("rows clipped", float((norms > clip).double().mean()), rows)
