@@ -10,11 +10,11 @@ from .marvell import Marvell
 from .max_norm import IsotropicNoise, MaxNorm
 from .noising import GaussianNoise, LaplaceNoise, NoiseOnly
 from .nopeek import NoPeek
-from .scrutinizer import Scrutinizer
-from .splitguard import SplitGuard
 from .patches import ShuffledPatches
 from .pruning import PrunedChannels
+from .scrutinizer import Scrutinizer
 from .shredder import LearntNoise
+from .splitguard import SplitGuard
 
 __all__ = ["DEFENCES"]
 

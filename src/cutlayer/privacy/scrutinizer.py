@@ -120,7 +120,8 @@ def scrutiny(looks: list[Look]) -> float:
     curve = np.polynomial.Polynomial.fit(np.tile(time, 2), both, 2, domain=[-1, 1])
     error = 2 * float(np.sqrt(np.mean((both - curve(np.tile(time, 2))) ** 2)))
     alike, unlike = (
-        np.mean([counts / counts.sum() for counts in kind], axis=0) for kind in list(zip(*looks))[2:]
+        np.mean([counts / counts.sum() for counts in kind], axis=0)
+        for kind in list(zip(*looks, strict=True))[2:]
     )
     overlap = float(np.minimum(alike, unlike).sum())
     return float((gap * min(1.0, error) * max(0.0, 1 - overlap)) ** (1 / 3))
