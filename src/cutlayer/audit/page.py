@@ -104,13 +104,13 @@ def _summary(found: Sequence[Verdict], settings: Sequence[str], trained: Sequenc
         there = [(s, v) for s in settings if (v := worst(found, s, party, after)) is not None]
         (first, best), *others = there
         text = (
-            f"{party}, as curious as it can be, could {AFTER[after]}: {best.word}. With “{best.attack}” it gets "
+            f"{party}, as curious as it can be, could {AFTER[after]}: {best.word}. With “{best.name}” it gets "
             f"{best.measure} {best.score:.2f}, where a guess that saw nothing gets {best.blind:.2f} ({first})."
         )
         for setting, verdict in others:
             text += (
                 f" {setting[0].upper()}{setting[1:]}: {verdict.word} ({verdict.measure} {verdict.score:.2f}, "
-                f"“{verdict.attack}”)."
+                f"“{verdict.name}”)."
             )
         lines.append(text)
     metric = metric_of(trained)
@@ -159,10 +159,11 @@ def _panels(found: Sequence[Verdict], settings: Sequence[str], folder: Path) -> 
         for verdict in own:
             original, guess = (folder / verdict.pictures[which] for which in ("original", "reconstruction"))
             if original.is_file() and guess.is_file():
-                rows.append((f"original ({verdict.setting})", _data_uri(original)))
+                rows.append(("as it is", _data_uri(original)))
                 words = f"{verdict.setting}: {verdict.measure} {verdict.score:.2f}"
                 rows.append((f"as {party} sees it, {words}", _data_uri(guess)))
-        panels.append(_Panel(title=f"{attack}, by {party}", rows=tuple(rows)))
+        title = f"{attack.partition(':')[0]}, by {party}"
+        panels.append(_Panel(title=title, rows=tuple(dict.fromkeys(rows))))
     return panels
 
 

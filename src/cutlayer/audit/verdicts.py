@@ -79,6 +79,11 @@ class Verdict:
     notes: tuple[str, ...]
     pictures: dict[str, str]
 
+    @property
+    def name(self) -> str:
+        """The attack without its settings."""
+        return self.attack.partition(":")[0]
+
 
 def verdicts(found: Iterable[Finding]) -> list[Verdict]:
     """Return a verdict for each attack, party, cut and setting of which something came out."""

@@ -214,7 +214,7 @@ def _finish(screen: Console, findings: Findings, page: Path) -> None:
     table = Table("setting", "by", "attack", "to", "measure", "score", "blind guess", "it got", box=None)
     for one in sorted(verdicts(findings.found), key=lambda verdict: -verdict.share):
         table.add_row(
-            one.setting, one.party, one.attack, AFTER[one.after], one.measure, f"{one.score:.3f}",
+            one.setting, one.party, one.name, AFTER[one.after], one.measure, f"{one.score:.3f}",
             f"{one.blind:.3f}", one.word,
         )  # fmt: skip
     screen.print(table)
