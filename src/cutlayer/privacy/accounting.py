@@ -28,7 +28,7 @@ __all__ = ["Guarantee", "Release", "epsilon_of", "guarantees", "sampled_epsilon"
 
 Law = Literal["gaussian", "laplace"]
 
-_GETS = "whoever gets the segment's weights, and nothing else"
+_GETS = "whoever gets that segment's weights alone"
 _FINEST, _STEPS = 1e-4, 50_000
 """Privacy loss is counted in steps of at least the first, and about the second number of them at most."""
 
