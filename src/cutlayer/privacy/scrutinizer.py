@@ -8,7 +8,7 @@ label are held against those of two. Over the last batches::
     gap         mean of pairs of one label less mean of pairs of two
     fit error   root mean square by which one parabola over time misses both means, twice that
     overlap     share of the pairs' distributions that is common to both
-    score       cube root of gap x fit error x (1 - overlap)
+    score       square root of gap x fit error x (1 - overlap)
 
 The three are the paper's; how they are put together, and the threshold, are of this implementation. The score is about
 as large as the gap where labels decide, and near 0 where they do not.
@@ -51,7 +51,7 @@ class Scrutinizer(Defence):
 
     after: int = 20
     batches: int = 30
-    below: float = 0.05
+    below: float = 0.01
     patience: int = 10
 
     word: ClassVar[str] = "scrutinizer"
@@ -124,7 +124,7 @@ def scrutiny(looks: list[Look]) -> float:
         for kind in list(zip(*looks, strict=True))[2:]
     )
     overlap = float(np.minimum(alike, unlike).sum())
-    return float((gap * min(1.0, error) * max(0.0, 1 - overlap)) ** (1 / 3))
+    return float((gap * min(1.0, error) * max(0.0, 1 - overlap)) ** 0.5)
 
 
 def _look(gradient: Tensor, labels: Tensor) -> Look | None:
