@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from cutlayer import memory
-from cutlayer.memory import ALIGNMENT, aligned_buffer
+from cutlayer.memory import ALIGNMENT, aligned_buffer, room_at
 
-LARGE = 3 << 20
+SMALL, LARGE = 66_000, 3 << 20
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(memory, "_small", memory._Small())
+    monkeypatch.setattr(memory, "_large", memory._Large())
 
 
 def address(buffer):
@@ -25,12 +32,24 @@ def test_a_buffer_is_aligned_writable_and_as_long_as_asked(size):
         assert address(buffer) % ALIGNMENT == 0
 
 
-def test_what_nobody_refers_to_is_used_again(monkeypatch):
-    monkeypatch.setattr(memory, "_kept", memory._Kept())
-    first = aligned_buffer(LARGE)
-    where = address(first)
+@SIZES
+def test_what_nobody_refers_to_is_used_again(size):
+    first, where = room_at(size)
+    assert address(first) == where
     del first
-    assert address(aligned_buffer(LARGE)) == where
+    assert room_at(size)[1] == where
+
+
+def test_of_small_pieces_only_some_are_kept():
+    in_use = [aligned_buffer(SMALL) for _ in range(10)]
+    assert len(set(map(address, in_use))) == 10
+    assert [len(shelf) for shelf in memory._small._shelves.values()] == [4]
+
+
+def test_small_pieces_of_many_sizes_are_forgotten():
+    for size in range(1 << 18, (1 << 18) + 200):
+        aligned_buffer(size)
+    assert 0 < 4 * sum(memory._small._shelves) <= 32 << 20
 
 
 HOLDERS = {
@@ -47,27 +66,28 @@ HOLDERS = {
 }
 
 
+@SIZES
 @pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS.keys())
-def test_what_somebody_refers_to_is_not(holder, monkeypatch):
-    monkeypatch.setattr(memory, "_kept", memory._Kept())
-    buffer = aligned_buffer(LARGE)
+def test_what_somebody_refers_to_is_not(holder, size):
+    buffer = aligned_buffer(size)
     where = address(buffer)
     held = holder(buffer)
     del buffer
-    others = [aligned_buffer(LARGE) for _ in range(3)]
+    others = [aligned_buffer(size) for _ in range(3)]
     assert where not in map(address, others)
     del held
     gc.collect()
-    assert where in map(address, [aligned_buffer(LARGE) for _ in range(3)])
+    assert where in map(address, [aligned_buffer(size) for _ in range(4)])
 
 
-def test_no_two_threads_are_given_the_same():
+@SIZES
+def test_no_two_threads_are_given_the_same(size):
     given, lock, start = [], threading.Lock(), threading.Barrier(8)
 
     def work(number):
         start.wait()
         for _ in range(200):
-            buffer = aligned_buffer(LARGE)
+            buffer = aligned_buffer(size)
             buffer[0] = number
             with lock:
                 given.append(buffer)

@@ -28,7 +28,7 @@ def same(one, other):
 
 
 def assert_same(came, sent):
-    assert came._replace(tensors=()) == sent._replace(tensors=())
+    assert came._replace(tensors=(), layout=None) == sent._replace(tensors=())
     assert [name for name, _ in came.tensors] == [name for name, _ in sent.tensors]
     for (name, tensor), (_, expected) in zip(came.tensors, sent.tensors, strict=True):
         assert same(tensor, expected), name
@@ -79,6 +79,7 @@ MESSAGES = st.builds(
     tensors=st.dictionaries(NAMES, tensors(), max_size=4).map(lambda named: tuple(named.items())),
     training=st.booleans(),
     sequence=NUMBERS,
+    layout=st.none(),
 )
 
 
@@ -89,6 +90,18 @@ def test_a_message_comes_back_from_its_frame(sent):
     assert_same(decode(frame), sent)
     assert_same(decode(bytes(frame)), sent)
     assert encode(decode(frame)) == frame
+
+
+def test_frames_that_are_alike_share_their_layout():
+    first, second = (decode(encode(message(torch.zeros(3, 2), step=step))) for step in (1, 2))
+    assert first.layout is second.layout is not None
+    others = [
+        message(torch.zeros(4, 2)),
+        message(torch.zeros(3, 2, dtype=torch.int32)),
+        message(None),
+        message(torch.zeros(3, 2), name="elsewhere"),
+    ]
+    assert first.layout not in [decode(encode(other)).layout for other in others]
 
 
 @settings(deadline=None)

@@ -35,6 +35,7 @@ MESSAGES = st.builds(
     ).map(lambda named: tuple(named.items())),
     st.booleans(),
     COUNTS,
+    st.none(),
 )
 
 

@@ -95,7 +95,7 @@ def _reader(party: LocalParty) -> Read:
         fields = party.records[batch.split].batch(rows if own is None else own.index_select(0, rows))
         if moves:
             fields = {name: tensor.to(device) for name, tensor in fields.items()}
-        return dict(fields), len(rows)
+        return dict(fields), rows.shape[0]
 
     return read
 
@@ -252,7 +252,7 @@ def loss(party: LocalParty, action: Action) -> Runner:
         number = value.item()
         if not math.isfinite(number) and shared.check_finite:
             _blame(party, flight, step, f"loss {name!r} is {number}")
-        shared.on_loss(step, name, number, len(prediction))
+        shared.on_loss(step, name, number, prediction.shape[0])
 
     return run
 

@@ -103,7 +103,7 @@ def receive(party: LocalParty, action: Action, parcel: Parcel | None = None) -> 
         check(message, flight, step)
         if wary:
             for label, tensor in tensors:
-                if tensor is not None and not finite(tensor):
+                if tensor is not None and tensor.is_floating_point() and not finite(tensor):
                     raise not_finite(party, name, step, label, peer)
         if moves:
             tensors = tuple((label, None if t is None else t.to(device)) for label, t in tensors)
@@ -122,9 +122,7 @@ def _read(frame: Buffer, step: int) -> Message:
 
 def _activations(flight: Flight, crossing: Crossing, step: int) -> Named:
     values = flight.values
-    return tuple(
-        [(name, values[ref].detach()) for name, ref in zip(crossing.names, crossing.refs, strict=True)]
-    )
+    return tuple([(name, values[ref]) for name, ref in zip(crossing.names, crossing.refs, strict=True)])
 
 
 def _gradients(flight: Flight, crossing: Crossing, step: int) -> Named:

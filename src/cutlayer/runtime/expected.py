@@ -27,13 +27,15 @@ class Expected:
     """
 
     def __init__(self, party: LocalParty, cut: str, parcel: Sequence[Crossing]) -> None:
-        self._party, self._cut, self._kind = party, cut, parcel[0].kind
+        self._party, self._cut = party, cut
+        self._back = parcel[0].kind is Kind.GRADIENT
         calendar = party.shared.calendar
         self._most = max(calendar.batch_size, calendar.evaluation_batch_size)
         riders = [crossing.cut.name for crossing in parcel[1:] for _ in crossing.names]
         specs = [spec for crossing in parcel for spec in crossing.specs]
         self._wanted = list(zip([*parcel[0].names, *riders], specs, strict=True))
         self._refs = parcel[0].refs
+        self._coded = parcel[0].coded  # what its tensors are cannot be told by the frame's layout alone
         self._right: tuple[object, ...] = ()
 
     def check(self, message: Message, flight: Flight, step: int) -> None:
@@ -43,14 +45,9 @@ class Expected:
             FrameError: They differ, with what came and what was expected.
         """
         # The rows of a gradient's values are known, since these were made here.
-        rows = flight.values[self._refs[0]].shape[0] if self._kind is Kind.GRADIENT else flight.rows
-        came = (
-            rows,
-            message.training,
-            flight.training,
-            [(name, None) if t is None else (name, t.dtype, t.shape) for name, t in message.tensors],
-        )
-        if came != self._right:
+        rows = flight.values[self._refs[0]].shape[0] if self._back else flight.rows
+        came = message.layout, rows, message.training, flight.training
+        if came != self._right or self._coded:
             self._look(message, flight, step, rows)
             self._right = came
 
@@ -58,13 +55,13 @@ class Expected:
         tensors, wanted = message.tensors, self._wanted
         if len(tensors) != len(wanted):
             self._refuse(step, f"{len(tensors)} tensors", f"{len(wanted)}")
-        if (rows or self._kind is Kind.GRADIENT) and message.training is not flight.training:
+        if (rows or self._back) and message.training is not flight.training:
             self._refuse(step, _PHASES[message.training], _PHASES[flight.training])
         for (name, tensor), (title, spec) in zip(tensors, wanted, strict=True):
             if name != title or (tensor is not None and not _fits(tensor, spec)):
                 self._refuse(step, f"{name} {_text(tensor)}", f"{title} {spec}")
             if tensor is None:
-                if self._kind is not Kind.GRADIENT:  # only an input may have got no gradient
+                if not self._back:  # only an input may have got no gradient
                     self._refuse(step, f"nothing for {title!r}", "a tensor")
                 continue
             came = len(tensor) if tensor.ndim else 0

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -94,7 +95,7 @@ class Limits:
                     expected=f"a number from 1 to {most}",
                 )
 
-    @property
+    @cached_property
     def max_meta_bytes(self) -> int:
         """Size of the largest meta within these limits."""
         tensor = 1 + self.max_name_bytes + 2 + 8 * self.max_dimensions

@@ -19,7 +19,7 @@ from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
 from cutlayer.errors import FrameError
-from cutlayer.memory import aligned_buffer
+from cutlayer.memory import room_at
 from cutlayer.wire.frame_layout import (
     ALIGNMENT,
     CHECKSUM_BYTES,
@@ -52,6 +52,7 @@ _NUMPY = {
     dtype: np.dtype(str(dtype).removeprefix("torch.")) for dtype in DTYPES if dtype is not torch.bfloat16
 }
 _NUMPY[torch.bfloat16] = np.dtype("int16")  # NumPy has no bfloat16; it only carries the two bytes
+_AS_IT_IS = {dtype: same for dtype, same in _NUMPY.items() if dtype not in (torch.bool, torch.bfloat16)}
 _KINDS = {kind.value: kind for kind in Kind}
 _REMEMBERED_META_BYTES = 4096  # longer ones are read anew each time, so that no sender can fill the memory
 
@@ -62,7 +63,6 @@ _COUNTERS = struct.Struct(
     "<QQ"
 )  # step and sequence, the two fields of the prelude that change from frame to frame
 _COUNTERS_AT = 16
-_LARGE_BYTES = 1 << 20
 _parsed = lru_cache(maxsize=256)(parse)
 
 
@@ -80,7 +80,7 @@ def _headed(
 
 
 def encode(message: Message, *, limits: Limits = _LIMITS) -> memoryview:
-    """Return the frame that says ``message``: a writable view of fresh memory that nobody else holds.
+    """Return the frame that says ``message``: a writable view of memory that nobody else holds.
 
     Tensors may be anywhere and of any strides; they arrive contiguous and without their history.
 
@@ -91,11 +91,13 @@ def encode(message: Message, *, limits: Limits = _LIMITS) -> memoryview:
     Raises:
         FrameError: If the message holds something that cannot cross, or is beyond ``limits``.
     """
-    kind, name, step, tensors, training, sequence = message
-    head, layout = _headed(
-        int(kind), bool(training), name, tuple([_spec(name, *pair) for pair in tensors]), limits
-    )
-    frame, address = _room(layout.frame_bytes)
+    kind, name, step, tensors, training, sequence, _ = message
+    specs = [
+        (label, tensor.dtype, tensor.shape) if isinstance(tensor, Tensor) else _absent(name, label, tensor)
+        for label, tensor in tensors
+    ]
+    head, layout = _headed(int(kind), bool(training), name, tuple(specs), limits)
+    frame, address = room_at(layout.frame_bytes)
     frame[: len(head)] = head
     try:
         _COUNTERS.pack_into(frame, _COUNTERS_AT, step, sequence)
@@ -145,26 +147,15 @@ def decode(frame: Buffer, *, limits: Limits = _LIMITS) -> Message:
         copy = torch.empty(len(view), dtype=torch.uint8).numpy().data
         copy[:] = view
         tensors = _read_tensors(copy, layout, step) or ()
-    return Message(kind, layout.name, step, tensors, flags == _TRAINING, sequence)
+    return Message(kind, layout.name, step, tensors, flags == _TRAINING, sequence, layout)
 
 
-def _room(size: int) -> tuple[memoryview, int]:
-    """Return writable memory for a frame, and its address."""
-    if size < _LARGE_BYTES:
-        buffer = torch.empty(size, dtype=torch.uint8)
-        return buffer.numpy().data, buffer.data_ptr()
-    frame = aligned_buffer(size)
-    return frame, np.frombuffer(frame, np.uint8).ctypes.data
-
-
-def _spec(cut: str, name: str, tensor: Tensor | None) -> Spec:
+def _absent(cut: str, name: str, tensor: object) -> Spec:
     if tensor is None:
         return name, None, ()
-    if not isinstance(tensor, Tensor):
-        raise FrameError(
-            f"{name!r} is not a tensor", cut=cut, got=type(tensor).__name__, expected="a torch.Tensor"
-        )
-    return name, tensor.dtype, tensor.shape
+    raise FrameError(
+        f"{name!r} is not a tensor", cut=cut, got=type(tensor).__name__, expected="a torch.Tensor"
+    )
 
 
 def _write_tensor(frame: memoryview, place: Place, tensor: Tensor, cut: str) -> None:
@@ -250,11 +241,19 @@ def _read_tensors(
 ) -> tuple[tuple[str, Tensor | None], ...] | None:
     """Return the tensors as views of the frame, or None if the frame does not lie on a 64-byte boundary."""
     found = []
+    aligned = False
     for place in layout.places:
-        tensor = _read_tensor(view, place, layout.name, step)
-        if tensor is not None and place.elements and tensor.data_ptr() % ALIGNMENT:
-            return None
-        found.append((place.name, tensor))
+        name, dtype, shape, elements, offset = place
+        as_it_is = _AS_IT_IS.get(dtype) if elements and dtype else None
+        if as_it_is is None:
+            tensor = _read_tensor(view, place, layout.name, step)
+        else:
+            tensor = torch.from_numpy(np.ndarray(shape, as_it_is, view, offset))
+        if elements and not aligned:
+            aligned = tensor is not None and tensor.data_ptr() % ALIGNMENT == 0  # then all of them are
+            if not aligned:
+                return None
+        found.append((name, tensor))
     return tuple(found)
 
 

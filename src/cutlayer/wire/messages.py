@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from cutlayer.wire.frame_layout import Layout
+
 __all__ = ["Kind", "Message"]
 
 
@@ -40,6 +42,8 @@ class Message(NamedTuple):
             is not there: an input that got no gradient.
         training: False for messages of an evaluation.
         sequence: Number of the message on its way from sender to receiver, for those who count.
+        layout: What its frame said of its tensors, the same object for frames that are alike; None for a message
+            that did not come in a frame.
     """
 
     kind: Kind
@@ -48,3 +52,4 @@ class Message(NamedTuple):
     tensors: tuple[tuple[str, Tensor | None], ...]
     training: bool = True
     sequence: int = 0
+    layout: Layout | None = None
