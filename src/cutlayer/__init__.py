@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from . import audit as audit
     from . import data as data
+    from . import privacy as privacy
     from .graph import networks as networks
     from .graph.cutting import cut_module as cut_module
     from .graph.merge import Concat as Concat
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from .graph.topologies import u_shaped as u_shaped
     from .graph.topologies import vanilla as vanilla
     from .graph.topologies import vertical as vertical
+    from .privacy.base import Defence as Defence
+    from .privacy.nopeek import NoPeek as NoPeek
     from .run import Run as Run
     from .runtime import optim as optim
     from .runtime.stopping import EarlyStopping as EarlyStopping
@@ -57,7 +61,8 @@ if TYPE_CHECKING:
 # Loaded on first use: importing torch takes a second that `cutlayer --help` need not wait for.
 _HOME = {
     "Action": "schedules.actions", "Asynchronous": "schedules.asynchronous", "Concat": "graph.merge",
-    "Cut": "graph.parts", "EarlyStopping": "runtime.stopping", "Loss": "graph.parts", "Mean": "graph.merge",
+    "Cut": "graph.parts", "Defence": "privacy.base", "EarlyStopping": "runtime.stopping", "Loss": "graph.parts", "Mean": "graph.merge",
+    "NoPeek": "privacy.nopeek",
     "Parallel": "schedules.parallel", "Party": "graph.parts", "Program": "schedules.actions",
     "Role": "graph.parts", "RoundRobin": "schedules.round_robin", "Run": "run", "Segment": "graph.parts",
     "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph",
@@ -67,7 +72,9 @@ _HOME = {
     "vanilla": "graph.topologies", "vertical": "graph.topologies",
     "with_decoder": "graph.reconstruction",
 }  # fmt: skip
-_MODULES = {"data": "data", "networks": "graph.networks", "optim": "runtime.optim"}
+_MODULES = {
+    "audit": "audit", "data": "data", "networks": "graph.networks", "optim": "runtime.optim", "privacy": "privacy",
+}  # fmt: skip
 
 __all__ = [*_HOME, *_MODULES]
 

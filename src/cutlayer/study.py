@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +21,17 @@ from .graph.digests import weights_digest
 from .graph.disclosure import statement
 from .graph.reconstruction import roles_at_home
 from .graph.split_graph import SplitGraph
-from .metering.events import Began
+from .metering.events import Began, Noted
 from .metering.metrics import KNOWN
 from .metering.run_log import RunLog
+from .metering.versions import versions
+from .privacy.accounting import Guarantee, guarantees
 from .run import Run, Twin
 from .runtime.central import CentralTwin
 from .runtime.cohorts import Cohorts
 from .runtime.course import Course
 from .runtime.devices import check_device, check_devices, devices_of
-from .runtime.optim import OptimizerSpec, check_optimizer
+from .runtime.optim import OptimizerSpec, check_optimizer, optimizer_text
 from .runtime.party import Instead
 from .runtime.positions import START
 from .runtime.precision import check_compiler, compiled_of, forms_of, precision_of
@@ -227,9 +228,10 @@ class Study:
             f"Study {self.name}  (digest {self.digest[:32]})",
             "",
             f"schedule    {self.schedule.describe()}",
-            f"optimizer   {_optimizer_text(self.optimizer)}",
+            f"optimizer   {optimizer_text(self.optimizer)}",
             f"training    {self.epochs} epochs, batches of {self.batch_size}, seed {self.seed}",
             *self._how(),
+            *(f"privacy     {line}" for line in self.promises()),
             "",
             self.graph.describe(),
         ]
@@ -240,6 +242,24 @@ class Study:
         words = ", ".join(f"{word} in {name}" for name, word in self.mixed.items())
         lines = [f"precision   {words}, float32 elsewhere"] if words else []
         return lines + ([f"compiled    {', '.join(self.compiled)}"] if self.compiled else [])
+
+    def guarantees(self, delta: float = 1e-5) -> tuple[Guarantee, ...]:
+        """Return what its defences promise by differential privacy, if all its epochs are trained.
+
+        Args:
+            delta: With which probability a promise need not hold, less than one over the number of rows.
+
+        Raises:
+            StudyError: Delta cannot be that, or the library that works epsilon out is not installed.
+        """
+        return guarantees(self.graph, self.epochs, self.evaluate, delta)
+
+    def promises(self) -> list[str]:
+        """Return the guarantees in words, or how to come to know them where the library is missing."""
+        try:
+            return [str(one) for one in self.guarantees()]
+        except StudyError as error:
+            return [f"differential privacy: {error}"]
 
     def disclosure(self, party: str, host: str | None = None) -> str:
         """Return the disclosure statement of ``party``, with who passes states on, or averages them, by the schedule.
@@ -261,6 +281,7 @@ class Study:
             clips=getattr(self.schedule, "clip", None) is not None,
             unlabelled=self.unlabelled,
             updates=getattr(self.schedule, "updates", False),
+            promises=self.promises(),
         )
 
     def simulate(
@@ -417,6 +438,8 @@ class Study:
         before = next((e for e in log.events if isinstance(e, Began)), None)
         if before is None:
             log.write(began)
+            for promise in self.promises():
+                log.write(Noted(subject="differential privacy", text=promise))
         elif before.digest != began.digest:
             raise StudyError(
                 "the run in that folder is of another study",
@@ -450,23 +473,17 @@ class Study:
             epochs=self.epochs,
             batch_size=self.batch_size,
             schedule=self.schedule.describe(),
-            optimizer=_optimizer_text(self.optimizer),
+            optimizer=optimizer_text(self.optimizer),
             parties={p.name: p.role for p in graph.parties},
             graph=graph.describe(),
             mermaid=graph.mermaid(),
             svg=graph.svg(),
             disclosures={party: self.disclosure(party, host) for party in parties},
             holdings=holdings,
-            versions=_versions(),
+            versions=versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
             data=data,
         )
-
-
-def _optimizer_text(optimizer: OptimizerSpec | Mapping[str, OptimizerSpec]) -> str:
-    if isinstance(optimizer, OptimizerSpec):
-        return repr(optimizer)
-    return ", ".join(f"{name}: {spec!r}" for name, spec in optimizer.items())
 
 
 def _whole(name: str, value: object, least: int | None) -> int:
@@ -481,16 +498,3 @@ def _whole(name: str, value: object, least: int | None) -> int:
 def _short(value: object) -> str:
     """Return a word or number as it is written, of anything else the type."""
     return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
-
-
-def _versions() -> dict[str, str]:
-    from . import __version__
-
-    return {
-        "cutlayer": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": str(torch.get_num_threads()),
-    }

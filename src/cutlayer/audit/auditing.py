@@ -289,6 +289,7 @@ def _trained(setting: Setting, seed: int, study: Study, run: Run, took: float) -
         bytes=sum(e.frame_bytes for e in run.events if isinstance(e, Traffic)),
         client_flops=sum(e.flops for e in run.events if isinstance(e, Computed) and e.party in holders),
         seconds=took,
+        guarantees="; ".join(study.promises()),
         measured={name: value for name, value in measured.items() if not name.endswith("batches")},
     )
 

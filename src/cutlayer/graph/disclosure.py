@@ -6,7 +6,7 @@ It is read off the graph before anything is trained, and written for the person 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import GraphError
@@ -67,6 +67,7 @@ def statement(
     clips: bool = False,
     unlabelled: bool = False,
     updates: bool = False,
+    promises: Sequence[str] = (),
 ) -> str:
     """Return the disclosure statement of ``party``: about one page of plain text.
 
@@ -82,6 +83,7 @@ def statement(
         clips: Whether parties tell norms of their gradients.
         unlabelled: Whether parties with a decoder train on rows without labels.
         updates: Whether weights are handed over as what changed in them.
+        promises: What the study's defences promise by differential privacy, in words.
 
     Raises:
         GraphError: No party has that name (or that of relay, host or averager), or the batch size is not positive.
@@ -99,7 +101,7 @@ def statement(
         (f"WHAT LEAVES {party}", page.leaves()),
         (f"WHAT COMES IN TO {party}", page.arrives()),
         (f"WHAT NEVER LEAVES {party}", page.stays()),
-        *([("WHAT IS DONE TO WHAT CROSSES", found)] if (found := page.defended()) else []),
+        *([("WHAT IS DONE TO WHAT CROSSES", [*found, *promises])] if (found := page.defended()) else []),
         *([("HOW IT TRAVELS", page.travels())] if host else []),
         ("WHAT THIS STATEMENT CANNOT SAY", [_LIMITS]),
     ]

@@ -25,6 +25,8 @@ def protection(events: Sequence[Event]) -> Table:
     """
     rows: list[tuple[Cell, ...]] = []
     for (who, cut, defence, name), values in by_epoch(events).items():
+        if name == "batches":
+            continue  # how many were looked at, not what was found
         epochs = sorted(values)
         rows.append((who, cut, defence, name, values[epochs[0]], values[epochs[-1]], len(epochs)))
     columns = ("at", "cut", "what", "measure", "first epoch", "last epoch", "epochs")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import StudyError, nearest
 
-__all__ = ["OptimizerSpec", "ScheduleSpec", "check_optimizer", "optimizer"]
+__all__ = ["OptimizerSpec", "ScheduleSpec", "check_optimizer", "optimizer", "optimizer_text"]
 
 _REFUSED = {
     "LBFGS": "it needs to run the whole network several times in one step, over all parties",
@@ -208,3 +208,10 @@ def _try(spec: OptimizerSpec) -> None:
     built = spec.build([nn.Parameter(torch.zeros(1, 1))])
     if spec.schedule is not None:
         spec.schedule.build(built)
+
+
+def optimizer_text(optimizer: OptimizerSpec | Mapping[str, OptimizerSpec]) -> str:
+    """Return one optimizer, or that of each segment, in words."""
+    if isinstance(optimizer, OptimizerSpec):
+        return repr(optimizer)
+    return ", ".join(f"{name}: {spec!r}" for name, spec in optimizer.items())
