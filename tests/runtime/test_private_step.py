@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from opacus.grad_sample import GradSampleModule
+from opacus.layers import DPLSTM, DPMultiheadAttention
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
@@ -104,6 +105,42 @@ def test_gradients_are_those_of_a_slow_loop_over_single_rows(clip, several):
     told = facts.read()
     assert told["gradient norm before clipping"] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
     assert told["rows clipped"] == pytest.approx(sum(n > clip for n in norms) / len(norms))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = DPLSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.last(self.inner(x)[0][:, -1])
+
+
+class Attentive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.norm = nn.Embedding(10, 4), nn.LayerNorm(4)
+        self.inner, self.last = DPMultiheadAttention(4, 2, batch_first=True), nn.Conv1d(4, 2, 2)
+
+    def forward(self, x):
+        x = self.norm(self.words(x))
+        return self.last(self.inner(x, x, x)[0].transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "x"), [(Recurrent, torch.randn(5, 3, 4)), (Attentive, torch.arange(20).reshape(5, 4) % 7)]
+)
+def test_recurrence_and_attention_of_opacus_can_be_used(kind, x):
+    torch.manual_seed(0)
+    module = kind()
+    at_work = live(module, DPSGD(clip=0.05, noise=0.0))
+    result = at_work.call(x)
+    y = torch.zeros_like(result)
+    (result - y).square().mean().backward()
+    at_work.settle()
+    expected, _ = by_single_rows(module, [(x, y)], 0.05)
+    for parameter, wanted in zip(at_work.parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_a_step_is_that_of_opacus_optimizer():

@@ -26,6 +26,8 @@ __all__ = ["Private", "PrivateStep", "private_segments"]
 
 _NEAR = 0.02
 """By how much the rows' gradients may differ in sum from the whole batch's, over the larger norm (bfloat16: 0.01)."""
+_ROUNDING = 1e-4
+"""The same, over the largest norm of any weight's: of some, as a bias of keys in attention, it is zero but for rounding."""
 
 Call = tuple[nn.Module, Tensor, Tensor]
 """A layer, what it got [B, ...], and the gradient of what it returned [B, ...]."""
@@ -132,6 +134,7 @@ class Layers:
         try:
             from opacus.grad_sample import GradSampleModule
             from opacus.grad_sample.functorch import ft_compute_per_sample_gradient, prepare_layer
+            from opacus.layers import DPGRU, DPLSTM, DPRNN
         except ImportError as error:
             raise StudyError(
                 "DP-SGD takes gradients row by row with Opacus, which is not installed",
@@ -140,10 +143,12 @@ class Layers:
             ) from error
         self._known: Mapping[type[nn.Module], Any] = GradSampleModule.GRAD_SAMPLERS
         self._any, self._prepare = ft_compute_per_sample_gradient, prepare_layer
+        self._frames = (DPRNN, DPLSTM, DPGRU)  # they show their cells' weights as their own
 
     def of(self, module: nn.Module) -> Iterator[nn.Module]:
         """Yield the parts of ``module`` that hold weights that learn; one that Opacus does not know is taken whole."""
-        if any(p.requires_grad for p in module.parameters(recurse=False)):
+        own = any(p.requires_grad for p in module.parameters(recurse=False))
+        if own and not isinstance(module, self._frames):
             if type(module) not in self._known:
                 try:
                     self._prepare(module)
@@ -304,10 +309,14 @@ class PrivateStep:
             StudyError: They do not.
         """
         self._checked = True
+        known = []
         for parameter, sample in zip(self._parameters, samples, strict=True):
             whole = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            far = float((sample.sum(0) - whole).norm())
-            if far > _NEAR * max(float(whole.norm()), float(sample.norm())):
+            size = max(float(whole.norm()), float(sample.norm()))
+            known.append((parameter, float((sample.sum(0) - whole).norm()), size))
+        rounding = _ROUNDING * max(size for _, _, size in known)
+        for parameter, far, size in known:
+            if far > _NEAR * size + rounding:
                 raise StudyError(
                     f"segment {self._private.segment!r} cannot learn by DP-SGD: the gradients of its weight "
                     f"{self._names[id(parameter)]!r}, row by row, do not make that of the batch",
