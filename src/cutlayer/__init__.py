@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 # Loaded on first use: importing torch takes a second that `cutlayer --help` need not wait for.
 _HOME = {
     "Action": "schedules.actions", "Asynchronous": "schedules.asynchronous", "Concat": "graph.merge",
-    "Cut": "graph.parts", "Defence": "privacy.base", "EarlyStopping": "runtime.stopping", "Loss": "graph.parts", "Mean": "graph.merge",
-    "NoPeek": "privacy.nopeek",
+    "Cut": "graph.parts", "Defence": "privacy.base", "EarlyStopping": "runtime.stopping", "Loss": "graph.parts",
+    "Mean": "graph.merge", "NoPeek": "privacy.nopeek",
     "Parallel": "schedules.parallel", "Party": "graph.parts", "Program": "schedules.actions",
     "Role": "graph.parts", "RoundRobin": "schedules.round_robin", "Run": "run", "Segment": "graph.parts",
     "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph",
