@@ -27,7 +27,7 @@ __all__ = ["Private", "PrivateStep", "private_segments"]
 _NEAR = 0.02
 """By how much the rows' gradients may differ in sum from the whole batch's, over the larger norm (bfloat16: 0.01)."""
 _ROUNDING = 1e-4
-"""The same, over the largest norm of any weight's: of some, as a bias of keys in attention, it is zero but for rounding."""
+"""The same, over the largest norm of any weight's: some gradients are zero but for rounding (biases of keys)."""
 
 Call = tuple[nn.Module, Tensor, Tensor]
 """A layer, what it got [B, ...], and the gradient of what it returned [B, ...]."""
