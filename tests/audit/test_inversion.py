@@ -68,7 +68,7 @@ def test_what_is_missing_or_cannot_be_is_told():
         Inversion(steps=0)
     with pytest.raises(StudyError, match="tv cannot be that"):
         Inversion(tv=-1.0)
-    assert str(Inversion(tv=0.1)) == "inversion:steps=500,lr=0.02,tv=0.1,rows=64"
+    assert str(Inversion(tv=0.1)) == "inversion:steps=500,lr=0.05,tv=0.1,rows=64"
 
 
 def test_it_says_how_far_it_is():

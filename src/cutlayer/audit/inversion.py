@@ -39,7 +39,8 @@ class Inversion(InputAttack):
     Attributes:
         steps: Steps of Adam.
         lr: Their size, in shares of the inputs' range; of 1 where they have none.
-        tv: Weight of the total variation, for images; He et al. say 0 after convolutions and .1 after a linear layer.
+        tv: Weight of the total variation, for images. He et al. have 0 after convolutions and .1 after a linear layer,
+            where errors are not relative.
         rows: How many rows are inverted, the last that were seen.
     """
 
@@ -50,8 +51,8 @@ class Inversion(InputAttack):
     needs: ClassVar[str] = "activations, and the sender's segment with its trained weights"
     source: ClassVar[str] = "He, Zhang and Lee 2019 (ACSAC), white box"
     steps: int = 500
-    lr: float = 0.02
-    tv: float = 0.0
+    lr: float = 0.05
+    tv: float = 0.01
     rows: int = 64
 
     def __post_init__(self) -> None:

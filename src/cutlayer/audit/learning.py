@@ -15,7 +15,7 @@ from .base import OnProgress
 
 __all__ = ["applied", "batches", "classifier", "decoder", "encoder", "fit", "frozen", "seeded"]
 
-_WIDTH = 64
+_WIDTH = 32
 _HIDDEN = 256
 _BATCH = 64
 
@@ -79,14 +79,14 @@ def classifier(shape: Sequence[int], classes: int) -> nn.Module:
     """Return a small network from [B, *shape] to scores of classes [B, classes]."""
     if len(shape) == 3 and min(shape[1:]) >= 4:
         return nn.Sequential(
-            nn.Conv2d(shape[0], _WIDTH // 2, 3, padding=1),
+            nn.Conv2d(shape[0], _WIDTH, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(_WIDTH // 2, _WIDTH, 3, padding=1),
+            nn.Conv2d(_WIDTH, 2 * _WIDTH, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(_WIDTH * (shape[1] // 4) * (shape[2] // 4), classes),
+            nn.Linear(2 * _WIDTH * (shape[1] // 4) * (shape[2] // 4), classes),
         )
     return _mlp(math.prod(shape), classes)
 
@@ -96,10 +96,10 @@ def encoder(shape: Sequence[int], out: Sequence[int], positive: bool = False) ->
     last: list[nn.Module] = [nn.ReLU()] if positive else []
     if len(shape) == len(out) == 3:
         return nn.Sequential(
-            nn.Conv2d(shape[0], _WIDTH // 4, 3, padding=1),
+            nn.Conv2d(shape[0], _WIDTH // 2, 3, padding=1),
             nn.ReLU(),
             nn.AdaptiveMaxPool2d((out[1], out[2])),
-            nn.Conv2d(_WIDTH // 4, out[0], 3, padding=1),
+            nn.Conv2d(_WIDTH // 2, out[0], 3, padding=1),
             *last,
         )
     return nn.Sequential(_mlp(math.prod(shape), math.prod(out)), nn.Unflatten(1, tuple(out)), *last)
