@@ -193,9 +193,8 @@ def _u_centred(table: Tensor) -> Tensor:
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    scale = torch.linalg.vector_norm(a) * torch.linalg.vector_norm(
-        b
-    )  # unlike a root of squares, with a gradient at 0
+    norm = torch.linalg.vector_norm  # unlike a root of squares, it has a gradient at 0
+    scale = norm(a) * norm(b)
     found: Tensor = (a * b).sum() / scale.clamp_min(torch.finfo(a.dtype).tiny)
     return found
 
