@@ -101,6 +101,19 @@ def test_what_the_client_gets_does_not_depend_on_labels():
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_server_that_hides_mixes_in_the_gradient_of_the_task():
+    people, (x, _) = holdings(), digits()
+    mostly = Hijacker(x[900:], Hijacking(batch_size=32, task=0.9, width=4))
+    plain = Hijacker(x[900:], Hijacking(batch_size=32, width=4))
+    losses = [
+        study(people, epochs=4).simulate(people, instead=who).metrics("test")["loss"]
+        for who in (mostly, plain)
+    ]
+    assert losses[0] < losses[1]
+    with pytest.raises(StudyError, match="task must be"):
+        Hijacking(task=1.0)
+
+
 def test_several_clients_and_a_u_shape_are_hijacked_alike():
     x, _ = digits()
     several = holdings(3)

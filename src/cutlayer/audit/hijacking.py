@@ -23,6 +23,7 @@ from torch.nn import functional
 from ..errors import DataError, GraphError, StudyError, nearest
 from ..graph.parts import Cut
 from ..graph.split_graph import SplitGraph
+from ..runtime.compute import total
 from ..runtime.party import LocalParty, Runner
 from ..schedules.actions import Action, Op
 from ..seeds import stream
@@ -44,6 +45,7 @@ class Hijacking:
         critic_rate: Learning rate of the discriminator (Adam).
         critic_steps: Steps of the discriminator for each batch.
         strength: By what the gradient is multiplied that the client gets.
+        task: Share of the honest gradient in what the client gets, both brought to one length: a server that hides.
         warm_up: Steps of pilot and inverse on the public rows before the first batch.
         batch_size: Public rows in a step.
         width: Channels or units of the three networks.
@@ -60,6 +62,7 @@ class Hijacking:
     critic_rate: float = 1e-3
     critic_steps: int = 1
     strength: float = 1.0
+    task: float = 0.0
     warm_up: int = 0
     batch_size: int = 64
     width: int = 16
@@ -70,6 +73,8 @@ class Hijacking:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise StudyError(f"hijacking: {name} must be at least {bound}", got=str(getattr(self, name)))
+        if not 0 <= self.task < 1:
+            raise StudyError("hijacking: task must be at least 0 and below 1", got=str(self.task))
         for name in ("rate", "critic_rate", "strength"):
             if not getattr(self, name) > 0:
                 raise StudyError(f"hijacking: {name} must be above 0", got=str(getattr(self, name)))
@@ -115,7 +120,11 @@ class Hijacker:
 
         def run(step: int, what: str) -> None:
             flight = party.flight(step)
-            flight.gradients[ref] = [(index, self.gradient(flight.values[ref]))]
+            own = self.gradient(flight.values[ref])
+            if self.how.task and (right := total(flight.gradients.get(ref))) is not None:
+                length = own.norm() / right.norm().clamp_min(torch.finfo(right.dtype).tiny)
+                own = (1 - self.how.task) * own + self.how.task * length * right
+            flight.gradients[ref] = [(index, own)]
             honest(step, what)
 
         return run

@@ -3,15 +3,16 @@
 Fu et al. 2023, "Focusing on Pinocchio's nose: a gradients scrutinizer to thwart split-learning hijacking attacks using
 intrinsic attributes" (NDSS, section V). It only looks, so the server cannot tell that it is there. Of each pair of rows
 of a batch the cosine of their gradients at the cut is taken, mapped to 0 to 1 by (1 + cos) / 2, and the pairs of one
-label are held against those of two. Over the last batches::
+label are held against those of two. A pair counts by the product of both gradients' lengths: rows that are learnt
+already have a gradient near 0, whose direction tells nothing. Over the last batches::
 
     gap         mean of pairs of one label less mean of pairs of two
     fit error   root mean square by which one parabola over time misses both means, twice that
     overlap     share of the pairs' distributions that is common to both
     score       square root of gap x fit error x (1 - overlap)
 
-The three are the paper's; how they are put together, and the threshold, are of this implementation. The score is about
-as large as the gap where labels decide, and near 0 where they do not.
+The three are the paper's; weights, how they are put together, and the threshold are of this implementation. The score
+is about as large as the gap where labels decide, and near 0 where they do not.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["Scrutinizer", "scrutiny"]
 _MOST_ROWS = 64
 _BINS = 32
 Look = tuple[float, float, np.ndarray, np.ndarray]
-"""Of one batch: mean similarity of pairs of one label and of two, and both distributions as counts [_BINS]."""
+"""Of one batch: weighted mean similarity of pairs of one label and of two, and both weighted histograms [_BINS]."""
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,25 @@ def scrutiny(looks: list[Look]) -> float:
 
 def _look(gradient: Tensor, labels: Tensor) -> Look | None:
     """Return what pairs of rows of one batch look like; None unless some are of one label and some of two."""
-    rows = gradient.detach()[:_MOST_ROWS].flatten(1).float()
+    rows = gradient.detach()[:_MOST_ROWS].flatten(1).double()
     target = labels.detach()[:_MOST_ROWS].reshape(len(rows), -1).to(rows.device)
     lengths = rows.norm(dim=1)
     rows, target, lengths = rows[lengths > 0], target[lengths > 0], lengths[lengths > 0]
     unit = rows / lengths[:, None]
     first, second = torch.triu_indices(len(unit), len(unit), 1, device=unit.device)
     alike = ((unit @ unit.T)[first, second].clamp(-1, 1) + 1) / 2
+    weight = (lengths / lengths.mean())[first] * (lengths / lengths.mean())[second]
     equal = (target[first] == target[second]).all(1)
-    same, other = alike[equal].cpu().numpy(), alike[~equal].cpu().numpy()
-    if not len(same) or not len(other):
+    if not bool(equal.any()) or bool(equal.all()):
         return None
-    counts = [np.histogram(pairs, _BINS, (0, 1))[0] for pairs in (same, other)]
-    return float(same.mean()), float(other.mean()), counts[0], counts[1]
+    found = []
+    for pairs in (equal, ~equal):
+        values, weights = alike[pairs].cpu().numpy(), weight[pairs].cpu().numpy()
+        found.append(
+            (
+                float(np.average(values, weights=weights)),
+                np.histogram(values, _BINS, (0, 1), weights=weights)[0],
+            )
+        )
+    (same, same_counts), (other, other_counts) = found
+    return same, other, same_counts, other_counts
