@@ -86,6 +86,10 @@ BENCHMARKS = (
         minutes=40,
     ),
     Benchmark(
+        name="inversion_depth", bar="SSIM at least 0.98 after the first convolution, and falling with depth",
+        minutes=15,
+    ),
+    Benchmark(
         name="wan_schedules", bar="overlap and codec: at least 0.9 of what link or arithmetic allow (needs root)",
         minutes=5,
     ),
