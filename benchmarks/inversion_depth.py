@@ -118,7 +118,14 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
     """Return scores by cut."""
     rows, test, public, epochs = (640, 20, 200, 1) if asked.quick else (ROWS, TEST, PUBLIC, EPOCHS)
     attacks = attacks_of(asked.quick)
-    settings = {"rows": rows, "test": test, "public": public, "batch": BATCH, "epochs": epochs, "rate": RATE}
+    settings: measuring.Figures = {
+        "rows": rows,
+        "test": test,
+        "public": public,
+        "batch": BATCH,
+        "epochs": epochs,
+        "rate": RATE,
+    }
     settings |= {name: str(attack) for name, attack in attacks.items()}
     data = mnist(asked, rows, test, public)
     judge = independent_classifier(data["x_judge"], data["y_judge"], 10, 0, steps=20 if asked.quick else 600)

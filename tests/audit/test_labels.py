@@ -95,6 +95,21 @@ def test_a_batch_that_is_smaller_weighs_no_more():
     assert max(spread) < 2 * min(spread)
 
 
+def test_gradients_over_several_cuts_are_not_mixed():
+    from cutlayer.audit import Transcript
+
+    seen = Transcript("server")
+    for step in range(2):
+        for cut, width in (("head<-server", 3), ("body<-client", 5)):
+            seen.note("gradient", cut, "out", ("client", "server"), step, True, torch.randn(4, width))
+    known = audited().known()
+    with pytest.raises(
+        StudyError, match="several tensors of kind 'gradient'; got body<-client out, head<-server"
+    ):
+        NormLabels().guess(seen, known, 0)
+    assert len(NormLabels().guess(seen.only(cut="body->client"), known, 0).scores) == 8
+
+
 def test_what_is_missing_is_told():
     run = audited()
     with pytest.raises(StudyError, match="server: attack 'norm' cannot be tried: no gradient was seen"):

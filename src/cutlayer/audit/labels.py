@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ..seeds import generator, stream
 from .base import Attack, Guess, Knowledge, OnProgress
 from .learning import applied, classifier, fit, seeded
-from .transcript import Transcript
+from .transcript import Transcript, stacked
 
 __all__ = ["ActivationClusters", "Completion", "CosineLabels", "GradientClusters", "NormLabels"]
 
@@ -61,7 +61,7 @@ class NormLabels(LabelAttack):
     def guess(self, seen: Transcript, known: Knowledge, seed: int, on_progress: OnProgress = None) -> Guess:
         """Return each gradient's norm in units of its batch's median, as scores; the greatest are the rarer class."""
         self._refuse(seen, known)
-        sizes = [s.rows.flatten(1).norm(dim=1) for s in seen.sights("gradient", training=True)]
+        sizes = [rows.norm(dim=1) for rows in _by_batch(seen)]
         tiny = torch.finfo(torch.float32).tiny
         scores = torch.cat([size / size.median().clamp_min(tiny) for size in sizes])
         labels = None
@@ -188,11 +188,16 @@ class Completion(LabelAttack):
         return Guess(at=torch.arange(len(z)), labels=chances.argmax(1), scores=scores)
 
 
+def _by_batch(seen: Transcript) -> list[Tensor]:
+    """Return the gradients of each batch seen in training [B, D], as of a loss that is summed over its rows."""
+    sights = seen.sights("gradient", training=True)
+    stacked(sights, seen.party, "gradient")  # of one tensor, or it says which there are
+    return [s.rows.flatten(1).float() * len(s.rows) for s in sights]
+
+
 def _gradients(seen: Transcript) -> Tensor:
-    """Return the gradients seen in training [N, D], as of a loss that is summed over rows, not their mean."""
-    return torch.cat(
-        [s.rows.flatten(1).float() * len(s.rows) for s in seen.sights("gradient", training=True)]
-    )
+    """Return them all [N, D]."""
+    return torch.cat(_by_batch(seen))
 
 
 def _hintless(known: Knowledge) -> str | None:

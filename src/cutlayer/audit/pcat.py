@@ -79,7 +79,9 @@ class Pcat(Decoding):
             pseudo.eval()
             right = float((applied(nn.Sequential(pseudo, own), x).argmax(1) == y).double().mean())
             note = f"its pseudo-client is right on {100 * right:.0f} % of the public rows"
-            return decoded(seen, known, x, applied(pseudo, x), self, on_progress=second, note=note, aligned=True)
+            return decoded(
+                seen, known, x, applied(pseudo, x), self, on_progress=second, note=note, aligned=True
+            )
 
     def _imitate(
         self,

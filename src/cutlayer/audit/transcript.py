@@ -22,7 +22,7 @@ from ..runtime.party import Flight, Instead, LocalParty, Runner
 from ..schedules.actions import Action, Op
 from ..wire import Kind
 
-__all__ = ["OwnState", "Sight", "Transcript", "together", "watch"]
+__all__ = ["OwnState", "Sight", "Transcript", "stacked", "together", "watch"]
 
 Parts = list[tuple[int, Tensor]]
 _MOST_STATES = 400
