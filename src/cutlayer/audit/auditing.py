@@ -39,6 +39,7 @@ Told = Callable[[int, int, str], None]
 """Called with how many of the trainings and attacks are done, how many there are, and what is done now."""
 
 _JUDGED = 5000
+_STATES, _STATES_BYTES = 100, 200_000_000
 _HIJACK = "hijacking"
 
 
@@ -136,7 +137,8 @@ class Audit:
         self._tell(f"{setting.name}, seed {seed}: training")
         parties = dict.fromkeys(view.party for view in views(study.graph))
         most = self._plan.rows + self._plan.given.leaked + 4 * study.batch_size
-        watched = {party: watch(party, most=most) for party in parties}
+        every_step = _states_every(study, holdings)
+        watched = {party: watch(party, most=most, states_every=every_step) for party in parties}
         truths = {party: Truth(holdings, seen) for party, (seen, _) in watched.items()}
         every = [*(each for _, each in watched.values()), *(truth.instead for truth in truths.values())]
         began = time.perf_counter()
@@ -268,6 +270,14 @@ class _Trial:
             after=after,
         )
         return dataclasses.replace(found, **more)
+
+
+def _states_every(study: Study, holdings: Holdings) -> int:
+    """Return after how many steps an adversary keeps its own weights: a hundred times, or as often as there is room."""
+    rows = max((len(p.splits["train"]) for p in holdings.parties if "train" in p.splits), default=0)
+    steps = study.epochs * -(-rows // study.batch_size) * len(study.graph.turns)
+    size = sum(t.nbytes for s in study.graph.segments.values() for t in s.module.state_dict().values())
+    return max(1, steps // max(1, min(_STATES, _STATES_BYTES // max(size, 1))))
 
 
 def _trained(setting: Setting, seed: int, study: Study, run: Run, took: float) -> Trained:

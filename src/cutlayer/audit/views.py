@@ -48,7 +48,9 @@ def views(graph: SplitGraph) -> list[View]:
         shared = {(share.field, share.target) for share in graph.shares}
         for kind, role in (("activation", cut.target), ("gradient", cut.source)):
             has = label in graph.roles[role].fields or (label, role) in shared
-            if (kind == "gradient" and not cut.has_gradient) or (has and not (kind == "activation" and fields)):
+            if (kind == "gradient" and not cut.has_gradient) or (
+                has and not (kind == "activation" and fields)
+            ):
                 continue  # nothing comes there, or it has what there is to find out
             found.append(
                 View(
@@ -77,4 +79,5 @@ def last_seen(view: View, seen: Transcript, rows: int) -> tuple[Transcript, list
     for sight in seen.sights(training=True):
         if sight in kept or (sight.step in steps and sight.kind in ("own", "label")):
             part.keep(sight)
+    part.states = seen.states
     return part, kept
