@@ -4,7 +4,7 @@ LeNet-5 with ReLU (6 and 16 channels, linear layers of 120, 84 and 10), one clie
 two epochs of Adam with 0.001 in batches of 64; cut after each of its layers in turn. The server sees the activations
 of 200 test images at the end of training. Two attacks of He, Zhang and Lee 2019: the white box, which has the client's
 trained segment (300 steps of Adam with 0.05, total variation 0.01), and a decoder, which may ask it about the last
-5,000 training images, which the client has not (500 batches of 64). A blind guess is the mean of these. Images are from
+5,000 training images, which the client has not (300 batches of 64). A blind guess is the mean of these. Images are from
 0 to 1; SSIM has a uniform window of 7 pixels; the classifier that judges reconstructions was trained on 5,000 images
 that are nobody else's. Seeds differ in initial weights, in the order of rows and in the attacks' own random numbers.
 
@@ -41,7 +41,7 @@ from cutlayer.audit.scores import independent_classifier, score_inputs
 NAME = "inversion_depth"
 CUTS = ("conv1", "pool1", "conv2", "relu2", "pool2", "fc1", "fc2")
 ROWS, TEST, PUBLIC, BATCH, EPOCHS, RATE = 6_000, 200, 5_000, 64, 2, 1e-3
-STEPS, DECODER_STEPS = 300, 500
+STEPS, DECODER_STEPS = 300, 300
 MIN_FIRST, MAX_RISE, MIN_FALL = 0.98, 0.02, 0.2
 SHOWN = 10
 
