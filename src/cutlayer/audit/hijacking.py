@@ -12,6 +12,7 @@ task, so losses and predictions look fair. What it sends back is all that is rep
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -238,12 +239,13 @@ def inverse_of(shape: torch.Size, public: Tensor, width: int) -> nn.Module:
     if len(row) != 3 or len(shape) != 3:
         dense = _dense(math.prod(shape), math.prod(row), 8 * width)
         return nn.Sequential(nn.Flatten(), *dense, nn.Unflatten(1, row), last)
+    doublings = _halvings(row, shape)
+    channels = [shape[0], *[width] * max(1, doublings), row[0]]
     layers: list[nn.Module] = []
-    before = shape[0]
-    for _ in range(_halvings(row, shape)):
-        layers += [nn.ConvTranspose2d(before, width, 4, stride=2, padding=1), nn.ReLU()]
-        before = width
-    return nn.Sequential(*layers, _Fitted(row[1:]), nn.Conv2d(before, row[0], 3, padding=1), last)
+    for place, (before, after) in enumerate(itertools.pairwise(channels)):
+        doubles = place >= len(channels) - 1 - doublings
+        layers += [_doubled(before, after) if doubles else nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], _Fitted(row[1:]), last)
 
 
 def discriminator_of(shape: torch.Size, width: int) -> nn.Module:
@@ -271,6 +273,11 @@ class _Fitted(nn.Module):
         if tuple(images.shape[2:]) == self.size:
             return images
         return functional.interpolate(images, self.size, mode="bilinear", align_corners=False)
+
+
+def _doubled(before: int, after: int) -> nn.Module:
+    """Return a layer from images of ``before`` channels to such of ``after`` channels, twice as high and wide."""
+    return nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
 
 
 def _dense(inputs: int, outputs: int, width: int) -> list[nn.Module]:
