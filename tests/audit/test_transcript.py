@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 import cutlayer as cl
 from cutlayer.audit import Truth, together, watch
+from cutlayer.audit.transcript import OwnState
 from cutlayer.errors import StudyError
 from cutlayer.privacy import Defence
 from cutlayer.schedules.actions import Op
@@ -73,13 +75,14 @@ def frames_of(party: str):
     return seen, instead
 
 
+@pytest.mark.parametrize("schedule", [cl.RoundRobin(), cl.Parallel(), cl.SplitFed()], ids=lambda s: s.name)
 @pytest.mark.parametrize("party", ["client-0", "server"])
 @pytest.mark.parametrize("defences", [(), (Scaled(),)], ids=["plain", "defended"])
-def test_it_equals_what_frames_carried(party, defences):
+def test_it_equals_what_frames_carried(party, defences, schedule):
     people = holdings()
     wire, tap = frames_of(party)
     transcript, watching = watch(party)
-    study(people, defences=defences).simulate(people, instead=together(tap, watching))
+    study(people, defences=defences, schedule=schedule).simulate(people, instead=together(tap, watching))
     carried = [
         (peer, m.step, m.training, "label" if name == "y->server" else m.kind.name.lower(), name, tensor)
         for peer, m in wire
@@ -199,3 +202,37 @@ def test_unknown_parties_and_nothing_seen_are_told():
     with pytest.raises(StudyError, match="server: what the party saw holds nothing of kind 'gradient'"):
         transcript.rows("gradient")
     assert repr(transcript) == "Transcript('server' saw nothing; 0 batches)"
+
+
+def test_states_are_thinned_out_where_there_would_be_too_many():
+    transcript, _ = watch("server", states_every=1)
+    for step in range(1000):
+        if step % transcript.states_every == 0:
+            for segment in ("merge", "top"):
+                transcript.keep_state(OwnState(step, segment, {"weight": torch.zeros(1)}))
+    assert 2 * 200 <= len(transcript.states) <= 2 * 400
+    steps = [state.step for state in transcript.states if state.segment == "top"]
+    assert steps[0] == 0 and steps[-1] > 990
+    assert {b - a for a, b in pairwise(steps)} == {transcript.states_every}
+
+
+def test_the_middle_of_a_chain_and_the_rows_at_its_beginning():
+    people = holdings(2)
+    graph = cl.multi_hop(
+        cl.networks.mlp((64, 16, 12, 10)), ["activation1", "activation2"], clients=people, hops=["relay"]
+    )
+    transcript, watching = watch("relay")
+    truth = Truth(people, transcript)
+    cl.Study(graph=graph, optimizer=cl.optim.SGD(lr=0.1), batch_size=100).simulate(
+        people, instead=together(watching, truth.instead)
+    )
+    came, left = (
+        [s for s in transcript.sights("activation") if getattr(s, side) == "relay"]
+        for side in ("receiver", "sender")
+    )
+    assert len(came) == len(left) > 10
+    assert torch.equal(truth.rows(came, "x"), truth.rows(left, "x"))
+    rows = torch.cat([s.rows for s in came])
+    assert len(truth.rows(came, "x")) == len(rows)
+    first, back = transcript.only(cut=came[0].cut).pairs("activation", "gradient")
+    assert all(s.sender == "relay" for s in back) and len(first) == len(back) > 0
