@@ -83,7 +83,7 @@ BENCHMARKS = (
     Benchmark(name="schedules_table", bar="every schedule learns something: a mean AUC above 0.5", minutes=35),
     Benchmark(
         name="nopeek", bar="distance correlation at most 0.48 for 1 point, at most 20 % more of a client's step",
-        minutes=40,
+        minutes=20,
     ),
     Benchmark(
         name="inversion_depth", bar="SSIM at least 0.98 after the first convolution, and falling with depth",
