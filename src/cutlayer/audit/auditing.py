@@ -277,7 +277,8 @@ def _states_every(study: Study, holdings: Holdings) -> int:
     rows = max((len(p.splits["train"]) for p in holdings.parties if "train" in p.splits), default=0)
     steps = study.epochs * -(-rows // study.batch_size) * len(study.graph.turns)
     size = sum(t.nbytes for s in study.graph.segments.values() for t in s.module.state_dict().values())
-    return max(1, steps // max(1, min(_STATES, _STATES_BYTES // max(size, 1))))
+    most = min(_STATES, _STATES_BYTES // max(int(size), 1))
+    return int(max(1, steps // max(1, most)))
 
 
 def _trained(setting: Setting, seed: int, study: Study, run: Run, took: float) -> Trained:
