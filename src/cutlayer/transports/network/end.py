@@ -79,7 +79,6 @@ class NetworkTransport:
     def send(self, party: str, frame: Buffer) -> None:
         """Send ``frame`` to ``party``; wait while too much of what was sent is unread."""
         self._check(party)
-        self._check_end(party)
         view = _view(frame, self.party)
         if not 0 < len(view) <= self._settings.max_frame_bytes:
             raise TransportError(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Hashable
-from enum import IntEnum
 from typing import NamedTuple
 
 from cutlayer.errors import TransportError
@@ -44,8 +43,8 @@ FIRST = 1
 """The flag of a frame's first chunk."""
 
 
-class Lane(IntEnum):
-    """What an envelope carries."""
+class Lane:
+    """What an envelope carries; plain numbers, since to ask an enumeration for one takes a call."""
 
     HELLO = 1
     WELCOME = 2
@@ -99,6 +98,10 @@ class Envelope(NamedTuple):
             raise Violation("an envelope stands for more bytes than one can hold", got=f"{envelope.total}")
         return envelope
 
+    def holding(self, payload: memoryview) -> Envelope:
+        """Return the envelope with its payload, which has come."""
+        return Envelope._make((*self[:-1], payload))
+
     @classmethod
     def parse(cls, message: bytes) -> Envelope:
         """Read a whole envelope.
@@ -111,10 +114,10 @@ class Envelope(NamedTuple):
             raise Violation(
                 "an envelope is too short", got=f"{len(message)} bytes", expected=f"at least {HEADER.size}"
             )
-        return cls.read(message, size)._replace(payload=memoryview(message)[HEADER.size :])
+        return cls.read(message, size).holding(memoryview(message)[HEADER.size :])
 
 
-def greeting(lane: Lane, ack: int, payload: bytes) -> bytes:
+def greeting(lane: int, ack: int, payload: bytes) -> bytes:
     """Return an envelope that begins or ends a stream; it has no number."""
     return HEADER.pack(VERSION, lane, 0, 0, 0, 0, 0, ack, 0, len(payload)) + payload
 

@@ -26,10 +26,19 @@ class _Item:
 
     __slots__ = ("flags", "generation", "lane", "payload", "sequence", "size", "source", "target", "total")
 
-    def __init__(self, lane: int, flags: int, source: int, target: int, generation: int, total: int) -> None:
+    def __init__(
+        self,
+        lane: int,
+        flags: int,
+        source: int,
+        target: int,
+        generation: int,
+        total: int,
+        payload: memoryview | bytes = b"",
+    ) -> None:
         self.lane, self.flags, self.source, self.target = lane, flags, source, target
-        self.generation, self.total, self.sequence, self.size = generation, total, 0, 0
-        self.payload: memoryview | bytes | None = b""
+        self.generation, self.total, self.sequence, self.size = generation, total, 0, len(payload)
+        self.payload: memoryview | bytes | None = payload
 
 
 class Stream:
@@ -209,12 +218,10 @@ class Link:
             )
         self._flush()
 
-    def post(self, lane: Lane, source: int, target: int, generation: int, payload: bytes = b"") -> None:
+    def post(self, lane: int, source: int, target: int, generation: int, payload: bytes = b"") -> None:
         """Send a small envelope that does not wait for room."""
         with self._lock:
-            item = _Item(lane, 0, source, target, generation, len(payload))
-            item.payload = payload
-            self._put(item)
+            self._put(_Item(lane, 0, source, target, generation, len(payload), payload))
         self._flush()
 
     def begin(self, generation: int) -> None:
@@ -243,8 +250,7 @@ class Link:
         origin: Link | None,
         last: bool,
     ) -> None:
-        item = _Item(Lane.DATA, flags, source, target, generation, total)
-        item.payload, item.size = payload, len(payload)
+        item = _Item(Lane.DATA, flags, source, target, generation, total, payload)
         self._outgoing[source].add(item.size, last=last, origin=origin)
         self._put(item)
 

@@ -20,6 +20,8 @@ Ready = tuple[Inbox, "memoryview | None"]
 
 _REST_S = 0.01
 """After a receiver has read for itself, how soon the line's own thread takes over unless another one comes."""
+_MOST_REST_S = 0.05
+"""Likewise, where receivers have read for themselves again and again: each time that thread looks, it holds them up."""
 
 
 class Reading:
@@ -98,7 +100,8 @@ class Reading:
         try:
             while inbox.empty() and not self._over and time.monotonic() < until:
                 self._once(until)
-                self._settle()
+                if self._ready is not None:
+                    self._settle()
         except Exception as error:  # for the line's own thread to report
             self._failure, self._over = error, True
 
@@ -108,7 +111,8 @@ class Reading:
         if line.blocks:
             self._settle()
         envelope = line.take(self._room)
-        self._settle()
+        if self._ready is not None:
+            self._settle()
         if envelope is not None:
             self._ready = self._take(envelope)
         elif line.over:
@@ -131,7 +135,7 @@ class Reading:
                 self._back.wait()
                 rested = 0
             else:
-                self._back.wait(_REST_S)
+                self._back.wait(min(_REST_S * (1 + rested), _MOST_REST_S))
                 rested += 1
             self._back.clear()
         self._resting_long = False

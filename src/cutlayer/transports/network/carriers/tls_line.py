@@ -63,9 +63,9 @@ class TlsLine:
         self._poll.register(self._bell, select.POLLIN)
         self._poll.register(stream, select.POLLIN)
         self._asks_for_room = False
-        self._length = memoryview(bytearray(_LENGTH.size))
-        self._header = memoryview(bytearray(HEADER.size))
-        self._filling, self._filled, self._size = self._length, 0, 0
+        self._head = memoryview(bytearray(_LENGTH.size + HEADER.size))
+        self._header = self._head[_LENGTH.size :]
+        self._filling, self._filled = self._head, 0
         self._coming: Envelope
         self.over, self.blocks = False, False
         self._beat: Parcel | None = None
@@ -158,6 +158,8 @@ class TlsLine:
             envelope = self._part(room)
             if envelope is not None:
                 return envelope
+        if self._filling is self._head and self._filled >= _LENGTH.size:
+            self._announced()  # what cannot be is refused before the rest has come
         return None
 
     def _fill(self) -> bool:
@@ -173,7 +175,7 @@ class TlsLine:
                     came = read(size - filled, memory[filled:])
                 if not came:
                     self.over = True
-                    if filled or memory is not self._length:
+                    if filled or memory is not self._head:
                         raise LineBroken(self._broke(None))
                     return False
                 filled += int(came)
@@ -190,26 +192,27 @@ class TlsLine:
         return True
 
     def _part(self, room: Room) -> Envelope | None:
-        """Go on after a part has come: the length, the header, the payload; return the envelope when it is whole."""
-        if self._filling is self._length:
-            self._size = _LENGTH.unpack(self._length)[0] - HEADER.size
-            if not 0 <= self._size <= CONTROL_LIMIT:
-                raise Violation(
-                    "an envelope is too " + ("short" if self._size < 0 else "long"),
-                    got=f"{self._size + HEADER.size} bytes",
-                    expected=f"{HEADER.size} to {HEADER.size + CONTROL_LIMIT}",
-                )
-            self._filling = self._header
-            return None
-        if self._filling is self._header:
-            envelope = Envelope.read(self._header, self._size)
-            if self._size:
-                self._coming, self._filling = envelope, room(envelope, self._size)
-                return None
-            self._filling = self._length
+        """Go on after a part has come: length and header, or the payload; return the envelope when it is whole."""
+        if self._filling is not self._head:
+            payload, self._filling = self._filling, self._head
+            return self._coming.holding(payload)
+        size = self._announced()
+        envelope = Envelope.read(self._header, size)
+        if not size:
             return envelope
-        payload, self._filling = self._filling, self._length
-        return self._coming._replace(payload=payload)
+        self._coming, self._filling = envelope, room(envelope, size)
+        return None
+
+    def _announced(self) -> int:
+        """Return how many bytes the payload has that comes next."""
+        size = int(_LENGTH.unpack_from(self._head)[0]) - HEADER.size
+        if not 0 <= size <= CONTROL_LIMIT:
+            raise Violation(
+                "an envelope is too " + ("short" if size < 0 else "long"),
+                got=f"{size + HEADER.size} bytes",
+                expected=f"{HEADER.size} to {HEADER.size + CONTROL_LIMIT}",
+            )
+        return size
 
     def wait(self, until: float) -> None:
         """Wait for something to read, room to write, the bell, or the time to say that this side is there."""
