@@ -25,11 +25,11 @@ class ActivationDropout(Defence):
     """
 
     word: ClassVar[str] = "dropout"
-    protects: ClassVar[str] = "raw rows from being made out in detail from what leaves"
-    against: ClassVar[str] = "whoever gets the activations"
+    protects: ClassVar[str] = "the details of raw rows"
+    against: ClassVar[str] = "whoever receives the activations"
     leaves: ClassVar[str] = (
-        "what the numbers that are sent tell, a random part for each time that a row is sent: who gets a row often "
-        "puts it together. It gives no guarantee: attack what leaves, and see"
+        "what the numbers that are sent tell, another part each time: who receives a row often puts it "
+        "together; it gives no guarantee, so attack what leaves and see"
     )
     rate: float = 0.5
 

@@ -84,12 +84,13 @@ class Marvell(Defence):
 
     word: ClassVar[str] = "marvell"
     protects: ClassVar[str] = (
-        "labels of two classes from being told by norm or direction of a batch's gradients"
+        "labels of two classes, as far as one batch's gradients tell them and up to the stated error,"
     )
-    against: ClassVar[str] = "the party that gets the gradients and has no labels, when it looks at a batch"
+    against: ClassVar[str] = "the party that receives the gradients and has no labels"
     leaves: ClassVar[str] = (
-        "labels from attacks that compare gradients of many steps, nor from what the trained half of the network knows "
-        "of them; its bound holds as far as a class's gradients are normal and spread alike in all directions"
+        "labels from attacks that compare many steps or the gradients of several parties, nor from what the "
+        "trained half of the network knows of them; its bound holds as far as gradients of a class are "
+        "normal and spread alike in all directions"
     )
     error: float = 0.4
 

@@ -17,7 +17,7 @@ from .noise import Noise
 
 __all__ = ["IsotropicNoise", "MaxNorm", "at_label_holder", "tell_noise", "with_max_norm"]
 
-_AGAINST = "the party that gets the gradients and has no labels, when it looks at a batch"
+_AGAINST = "the party that receives the gradients and has no labels"
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class MaxNorm(Defence):
     """
 
     word: ClassVar[str] = "max-norm"
-    protects: ClassVar[str] = "labels from being told by the norms of gradients"
+    protects: ClassVar[str] = "labels, as far as the norms of a batch's gradients tell them,"
     against: ClassVar[str] = _AGAINST
     leaves: ClassVar[str] = (
-        "labels from the direction of gradients, which stays up to its sign, nor from what the trained half of the "
-        "network knows of them; no bound on what is told is known"
+        "labels from the directions of gradients, which stay but for their sign, from attacks that compare "
+        "many steps, nor from what the trained half of the network knows of them; no bound is known"
     )
 
     def misfit(self, place: Place) -> str | None:
@@ -59,10 +59,11 @@ class IsotropicNoise(Defence):
     """
 
     word: ClassVar[str] = "iso"
-    protects: ClassVar[str] = "labels from being told by norm and direction of gradients"
+    protects: ClassVar[str] = "labels, as far as norms and directions of a batch's gradients tell them,"
     against: ClassVar[str] = _AGAINST
     leaves: ClassVar[str] = (
-        "labels from attacks that average over many steps, nor from what the trained half of the network knows of them"
+        "labels from attacks that average over many steps, nor from what the trained half of the network "
+        "knows of them"
     )
     scale: float = 1.0
 

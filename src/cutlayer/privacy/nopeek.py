@@ -43,13 +43,11 @@ class NoPeek(Defence):
     """
 
     word: ClassVar[str] = "nopeek"
-    protects: ClassVar[str] = (
-        "raw rows from being read off what leaves, as far as distances between rows tell"
-    )
-    against: ClassVar[str] = "whoever gets the activations and was honest in training"
+    protects: ClassVar[str] = "raw rows, as far as distances between rows tell of them,"
+    against: ClassVar[str] = "whoever receives the activations, if the server trains what was agreed"
     leaves: ClassVar[str] = (
-        "what the task needs, class among it; against a decoder that was trained on pairs of raw rows and activations; "
-        "against a server that does not train what was agreed. It gives no guarantee: attack what leaves, and see"
+        "what the task needs, the class among it, nor rows from a decoder that learnt from leaked pairs or "
+        "from a server that trains something else; it gives no guarantee, so attack what leaves and see"
     )
     weight: float = 0.1
     distance: str = "squared"

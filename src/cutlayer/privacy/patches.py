@@ -27,10 +27,11 @@ class ShuffledPatches(Defence):
 
     word: ClassVar[str] = "patch-shuffle"
     protects: ClassVar[str] = "where in a row a patch or token was"
-    against: ClassVar[str] = "whoever gets the activations"
+    against: ClassVar[str] = "whoever receives the activations"
     leaves: ClassVar[str] = (
-        "the tokens themselves, nor their places as far as a token tells its own: position embeddings that are added "
-        "before the cut do, and so do edges that fit together. It gives no guarantee: attack what leaves, and see"
+        "the tokens themselves, nor their places as far as they tell them: position embeddings that are "
+        "added before the cut do, and so do edges that fit together; it gives no guarantee, so attack what "
+        "leaves and see"
     )
     keep: int = 0
 

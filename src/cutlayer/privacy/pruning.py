@@ -31,11 +31,11 @@ class PrunedChannels(Defence):
     """
 
     word: ClassVar[str] = "prune"
-    protects: ClassVar[str] = "raw rows from being made out from the channels that do not leave"
-    against: ClassVar[str] = "whoever gets the activations"
+    protects: ClassVar[str] = "what the pruned channels tell of raw rows"
+    against: ClassVar[str] = "whoever receives the activations"
     leaves: ClassVar[str] = (
-        "what the channels that are sent tell, nor which ones are 0. It was not learnt which channels give something "
-        "away, and there is no guarantee: attack what leaves, and see"
+        "what the other channels tell, nor which ones are 0; nobody learnt which channels give something "
+        "away, and there is no guarantee, so attack what leaves and see"
     )
     share: float = 0.5
     by: str = "strongest"

@@ -31,12 +31,13 @@ class LearntNoise(Defence):
     """
 
     word: ClassVar[str] = "shredder"
-    protects: ClassVar[str] = "raw rows from being made out in detail from what leaves"
-    against: ClassVar[str] = "whoever gets some activations"
+    protects: ClassVar[str] = "the details of raw rows"
+    against: ClassVar[str] = "whoever receives few activations"
     leaves: ClassVar[str] = (
-        "rows from who gets many: the same few tensors are added to all, so they can be told apart and taken off in "
-        "time; and whoever sends the gradients knows how the noise moves. What was learnt is kept in memory alone: "
-        "after a restart noise is drawn and learnt anew, and bits are not those of a run without one"
+        "rows from who receives many: the same few tensors are added to all, so in time they can be told "
+        "apart and taken off, and who sends the gradients knows how they move. What was learnt is kept in "
+        "memory alone: after a restart noise is drawn and learnt anew, and the bits are not those of a run "
+        "without one"
     )
     scale: float = 1.0
     tensors: int = 16
