@@ -211,3 +211,18 @@ def test_unknown_words_and_cuts_are_told():
         study(people, defences=["nopeak:0.1"])
     with pytest.raises(GraphError, match=r"unknown cut 'haed->server'.*head->server"):
         study(people, defences={"haed->server": [Double()]})
+
+
+@pytest.mark.parametrize(("labels", "apart"), [("", 0), ("server", 1)])
+def test_a_cut_without_defences_is_crossed_by_the_same_runners_as_ever(labels, apart):
+    """Only gradients for a party without labels pass the measure of leaks, on a few batches of an epoch."""
+    people, made = holdings(labels), []
+
+    def instead(party, action, honest):
+        if "->" in action.what or "<-" in action.what:
+            made.append(honest.__module__)
+        return honest
+
+    study(people).simulate(people, instead=instead)
+    assert made.count("cutlayer.runtime.defending") == apart
+    assert made.count("cutlayer.runtime.crossing") == len(made) - apart > 2
