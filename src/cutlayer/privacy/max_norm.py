@@ -34,7 +34,8 @@ class MaxNorm(Defence):
     against: ClassVar[str] = _AGAINST
     leaves: ClassVar[str] = (
         "labels from the directions of gradients, which stay but for their sign, from attacks that compare "
-        "many steps, nor from what the trained half of the network knows of them; no bound is known"
+        "many steps or the gradients of several parties, nor from what the trained half of the network knows "
+        "of them; no bound is known"
     )
 
     def misfit(self, place: Place) -> str | None:
