@@ -3,3 +3,23 @@
 They train the network of a study on the same rows, in the same order, with the same optimizer, and are metered and
 logged alike.
 """
+
+from .account import Budget, Spent, spent, spent_by_epoch
+from .methods import METHODS, FedAvg, FedProx, LargeBatch, Method, method_of
+from .outcome import Outcome
+from .training import train
+
+__all__ = [
+    "METHODS",
+    "Budget",
+    "FedAvg",
+    "FedProx",
+    "LargeBatch",
+    "Method",
+    "Outcome",
+    "Spent",
+    "method_of",
+    "spent",
+    "spent_by_epoch",
+    "train",
+]

@@ -1,0 +1,84 @@
+"""What a client has spent, read off a run's log: the same account of a split study and of a baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ..errors import StudyError
+from ..metering.events import Computed, Event, Traffic
+from ..metering.table import human_bytes, human_flops
+
+__all__ = ["Budget", "Spent", "spent", "spent_by_epoch"]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What training has cost a client so far, as a mean over all clients; evaluation is not counted.
+
+    Attributes:
+        flops: Floating point operations, by PyTorch's own counter.
+        bytes: Of frames, sent and received.
+    """
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much a client may spend in training, as a mean over all clients.
+
+    Attributes:
+        flops: Floating point operations; infinite for no limit.
+        bytes: Of frames, sent and received; infinite for no limit.
+    """
+
+    flops: float = math.inf
+    bytes: float = math.inf
+
+    def __post_init__(self) -> None:
+        for name in ("flops", "bytes"):
+            if not getattr(self, name) > 0:
+                raise StudyError(f"a budget of {name} is above 0", got=repr(getattr(self, name)))
+
+    def reached(self, now: Spent) -> bool:
+        """Return whether that much was spent."""
+        return now.flops >= self.flops or now.bytes >= self.bytes
+
+    def __str__(self) -> str:
+        parts = [human_flops(self.flops)] if math.isfinite(self.flops) else []
+        parts += [human_bytes(self.bytes)] if math.isfinite(self.bytes) else []
+        return f"{' or '.join(parts) or 'no limit'} a client"
+
+
+def spent(events: Iterable[Event], clients: Collection[str]) -> Spent:
+    """Return what training cost a client, by a run's log as far as it got."""
+    by_epoch = spent_by_epoch(events, clients)
+    return by_epoch[max(by_epoch)] if by_epoch else Spent()
+
+
+def spent_by_epoch(events: Iterable[Event], clients: Collection[str]) -> dict[int, Spent]:
+    """Return what training had cost a client by the end of each epoch.
+
+    Args:
+        events: A run's log.
+        clients: Who they are; a frame from one to another counts at both.
+    """
+    flops: dict[int, float] = {}
+    sizes: dict[int, float] = {}
+    who = frozenset(clients)
+    for event in events:
+        if isinstance(event, Computed) and event.phase == "training" and event.party in who:
+            flops[event.epoch] = flops.get(event.epoch, 0.0) + event.flops
+        elif isinstance(event, Traffic) and event.phase in ("training", "hand-over"):
+            ends = (event.sender in who) + (event.receiver in who)
+            sizes[event.epoch] = sizes.get(event.epoch, 0.0) + ends * event.frame_bytes
+    found, now = {}, Spent()
+    for epoch in sorted({*flops, *sizes}):
+        now = Spent(
+            now.flops + flops.get(epoch, 0.0) / len(who), now.bytes + sizes.get(epoch, 0.0) / len(who)
+        )
+        found[epoch] = now
+    return found
