@@ -226,3 +226,26 @@ def test_a_fresh_copy_has_the_initial_weights_whatever_was_brought_back():
     workshop = Workshop([segment()], {"head": ADAM}, CPU)
     workshop.bring_back(trained(workshop.fresh("head"), 2))
     assert same(workshop.fresh("head"), LiveSegment(segment(), ADAM, CPU))
+
+
+def settings(live):
+    return json.loads(bytes(live.state()["scalars"].numpy()))["groups"]
+
+
+@pytest.mark.parametrize("spec", [optim.SGD(lr=0.1), ADAM])
+def test_what_an_optimizer_is_told_of_the_cpu_is_no_part_of_its_state(spec):
+    live = trained(LiveSegment(segment(), spec, CPU), 2)
+    own = spec.build(live.parameters).param_groups[0]
+    assert live.optimizer.param_groups[0]["foreach"] is False
+    assert settings(live)[0]["foreach"] is own["foreach"] is None
+    assert list(settings(live)[0]) == [name for name in own if name != "params"]
+    live.restore(live.state())
+    assert live.optimizer.param_groups[0]["foreach"] is False
+    other = LiveSegment(segment(), spec, CPU)
+    other.become(live)
+    assert other.optimizer.param_groups[0]["foreach"] is False
+
+
+def test_a_choice_of_the_study_stays():
+    live = trained(LiveSegment(segment(), optim.SGD(lr=0.1, foreach=True), CPU), 1)
+    assert live.optimizer.param_groups[0]["foreach"] is settings(live)[0]["foreach"] is True
