@@ -90,6 +90,10 @@ BENCHMARKS = (
         minutes=15,
     ),
     Benchmark(
+        name="seed_experiment", bar="SplitNN beyond 85 % of its final accuracy when FedAvg passes 25 %, by client FLOPs",
+        minutes=60,
+    ),
+    Benchmark(
         name="wan_schedules", bar="overlap and codec: at least 0.9 of what link or arithmetic allow (needs root)",
         minutes=5,
     ),

@@ -282,7 +282,7 @@ def test_columns_and_labels_elsewhere_are_refused() -> None:
     columns = {"host": slice(0, 20), "guest": slice(20, 30)}
     people = cl.data.breast_cancer().split_columns(columns, labels="guest")
     bottoms = {"host": nn.Linear(20, 4), "guest": nn.Linear(10, 4)}
-    study = Study(graph=cl.vertical(bottoms, nn.Linear(8, 2), clients=people), optimizer=SGD)
+    study = Study(graph=cl.vertical(bottoms, nn.Linear(8, 2), parties=people), optimizer=SGD)
     with pytest.raises(StudyError, match="clients that hold whole rows"):
         train(study, people, FedAvg())
 

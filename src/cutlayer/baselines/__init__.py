@@ -5,6 +5,7 @@ logged alike.
 """
 
 from .account import Budget, Spent, spent, spent_by_epoch
+from .curves import Curve, Point, curve_of, training_share
 from .methods import METHODS, FedAvg, FedProx, LargeBatch, Method, method_of
 from .outcome import Outcome
 from .training import train
@@ -12,14 +13,18 @@ from .training import train
 __all__ = [
     "METHODS",
     "Budget",
+    "Curve",
     "FedAvg",
     "FedProx",
     "LargeBatch",
     "Method",
     "Outcome",
+    "Point",
     "Spent",
+    "curve_of",
     "method_of",
     "spent",
     "spent_by_epoch",
     "train",
+    "training_share",
 ]

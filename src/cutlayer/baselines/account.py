@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import StudyError
@@ -53,18 +53,23 @@ class Budget:
         return f"{' or '.join(parts) or 'no limit'} a client"
 
 
-def spent(events: Iterable[Event], clients: Collection[str]) -> Spent:
-    """Return what training cost a client, by a run's log as far as it got."""
-    by_epoch = spent_by_epoch(events, clients)
+def spent(
+    events: Iterable[Event], clients: Collection[str], share: Mapping[int, float] | None = None
+) -> Spent:
+    """Return what training cost a client, by a run's log as far as it got; see :func:`spent_by_epoch`."""
+    by_epoch = spent_by_epoch(events, clients, share)
     return by_epoch[max(by_epoch)] if by_epoch else Spent()
 
 
-def spent_by_epoch(events: Iterable[Event], clients: Collection[str]) -> dict[int, Spent]:
+def spent_by_epoch(
+    events: Iterable[Event], clients: Collection[str], share: Mapping[int, float] | None = None
+) -> dict[int, Spent]:
     """Return what training had cost a client by the end of each epoch.
 
     Args:
         events: A run's log.
         clients: Who they are; a frame from one to another counts at both.
+        share: By epoch, the share of its hand-overs that are training's; all of them unless given.
     """
     flops: dict[int, float] = {}
     sizes: dict[int, float] = {}
@@ -74,7 +79,8 @@ def spent_by_epoch(events: Iterable[Event], clients: Collection[str]) -> dict[in
             flops[event.epoch] = flops.get(event.epoch, 0.0) + event.flops
         elif isinstance(event, Traffic) and event.phase in ("training", "hand-over"):
             ends = (event.sender in who) + (event.receiver in who)
-            sizes[event.epoch] = sizes.get(event.epoch, 0.0) + ends * event.frame_bytes
+            part = 1.0 if share is None or event.phase == "training" else share.get(event.epoch, 1.0)
+            sizes[event.epoch] = sizes.get(event.epoch, 0.0) + ends * event.frame_bytes * part
     found, now = {}, Spent()
     for epoch in sorted({*flops, *sizes}):
         now = Spent(
