@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from ..graph.flops import flop_counter
 from ..graph.parts import Ref, Segment, TensorSpec
 from ..graph.split_graph import SplitGraph
 
-__all__ = ["Counted", "Counter", "without_data"]
+__all__ = ["Counted", "Counter", "Counts", "measure", "without_data"]
 
 _FEW = 2
 """Rows on which it is tried whether shapes alone tell the FLOPs."""
@@ -54,19 +54,24 @@ def without_data(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
+class Counts(Protocol):
+    """Knows what segments cost."""
+
+    def of(self, segment: str, rows: int) -> Counted:
+        """Return what a batch of ``rows`` costs at ``segment``."""
+        ...
+
+
 class Counter:
     """Counts what the segments of a graph cost, once for each number of rows.
 
     Args:
         graph: Whose segments.
         silent: Names of cuts over which no gradient comes back.
-        tried: Whether it is known already that shapes alone tell the FLOPs; None to try it.
     """
 
-    def __init__(
-        self, graph: SplitGraph, silent: frozenset[str] = frozenset(), tried: bool | None = None
-    ) -> None:
-        self._pieces = {name: _Piece(graph, graph.segments[name], silent, tried) for name in graph.order}
+    def __init__(self, graph: SplitGraph, silent: frozenset[str] = frozenset()) -> None:
+        self._pieces = {name: _Piece(graph, graph.segments[name], silent) for name in graph.order}
         self._known: dict[tuple[str, int], Counted] = {}
 
     def of(self, segment: str, rows: int) -> Counted:
@@ -79,10 +84,8 @@ class Counter:
 class _Piece:
     """One segment, with what it reads and where gradients come in."""
 
-    def __init__(
-        self, graph: SplitGraph, segment: Segment, silent: frozenset[str], tried: bool | None
-    ) -> None:
-        self.segment, self._tried = segment, tried
+    def __init__(self, graph: SplitGraph, segment: Segment, silent: frozenset[str]) -> None:
+        self.segment = segment
         self.inputs = [
             (_spec(graph, segment, ref), _wanted(graph, ref)) for ref in graph.wiring[segment.name]
         ]
@@ -96,7 +99,7 @@ class _Piece:
     def _module(self) -> nn.Module:
         """The segment without numbers, if that counts the same; else a copy of the real one."""
         real = copy.deepcopy(self.segment.module) if self._is_here else None
-        if self._tried or real is None:
+        if real is None:
             return without_data(self.segment.module)
         try:
             shapes = without_data(self.segment.module)
@@ -113,39 +116,55 @@ class _Piece:
     def _measured(self, module: nn.Module, rows: int) -> Counted:
         device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
         inputs = [_made(spec, rows, device, wanted) for spec, wanted in self.inputs]
-        kept = _Kept(module)
-        with torch.random.fork_rng(devices=[]):
-            module.train()
-            with torch.enable_grad(), flop_counter() as forward, kept.watching():
-                made = module(*inputs)
-            outputs = made if isinstance(made, tuple) else (made,)
-            backward = self._backward([o for o, root in zip(outputs, self.roots, strict=True) if root])
-            module.eval()
-            with torch.no_grad(), flop_counter() as infer:
-                module(*(tensor.detach() for tensor in inputs))
-        return Counted(
-            forward=forward.get_total_flops(),
-            backward=backward,
-            infer=infer.get_total_flops(),
-            kept_bytes=kept.total,
-        )
+        return measure(module, inputs, self.roots)[0]
 
-    def _backward(self, roots: Sequence[Tensor]) -> int:
-        """Return the FLOPs of what teaches the segment and those before it."""
-        roots = [tensor for tensor in roots if tensor.requires_grad]
-        if not roots:
-            return 0
-        with flop_counter() as counter:
-            torch.autograd.backward(roots, [torch.zeros_like(tensor) for tensor in roots])
-        return int(counter.get_total_flops())
+
+def measure(
+    module: nn.Module, inputs: Sequence[Tensor], roots: Sequence[bool], known: dict[int, Tensor] | None = None
+) -> tuple[Counted, tuple[Tensor, ...]]:
+    """Run ``module`` in training, back again, and in evaluation; return what it cost and what it made.
+
+    Args:
+        module: With numbers or without.
+        inputs: What it reads, which wants a gradient or not.
+        roots: For each output whether a gradient comes to it.
+        known: Memory that is counted elsewhere.
+    """
+    kept = _Kept(module, {} if known is None else known)
+    with torch.random.fork_rng(devices=[]):
+        module.train()
+        with torch.enable_grad(), flop_counter() as forward, kept.watching():
+            made = module(*inputs)
+        outputs = made if isinstance(made, tuple) else (made,)
+        back = _backward([o for o, root in zip(outputs, roots, strict=True) if root and o.requires_grad])
+        module.eval()
+        with torch.no_grad(), flop_counter() as infer:
+            module(*(tensor.detach() for tensor in inputs))
+    counted = Counted(
+        forward=forward.get_total_flops(),
+        backward=back,
+        infer=infer.get_total_flops(),
+        kept_bytes=kept.total,
+    )
+    return counted, tuple(o.detach() for o in outputs)
+
+
+def _backward(roots: Sequence[Tensor]) -> int:
+    """Return the FLOPs of what teaches a module and those before it."""
+    if not roots:
+        return 0
+    with flop_counter() as counter:
+        torch.autograd.backward(roots, [torch.zeros_like(tensor) for tensor in roots])
+    return int(counter.get_total_flops())
 
 
 class _Kept:
     """Adds up what a forward keeps for its backward, each piece of memory once, weights not at all."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, known: dict[int, Tensor]) -> None:
         self.total = 0
-        self._known: dict[int, Tensor] = {id_of(t): t for t in (*module.parameters(), *module.buffers())}
+        known.update({id_of(t): t for t in (*module.parameters(), *module.buffers())})
+        self._known = known
 
     def watching(self) -> AbstractContextManager[Any]:
         """Return what notes tensors that are kept."""

@@ -12,6 +12,7 @@ from ..metering.meter import Meter
 from ..schedules.actions import Action
 from ..schedules.steps import Step
 from ..study import Study
+from .counting import Counts
 from .tariff import Priced, Tariff
 
 __all__ = ["Forecast", "Totals"]
@@ -63,13 +64,15 @@ class Forecast:
     Args:
         study: What is to be trained.
         rows: For each turn (each client), the number of rows by split: ``[{"train": 500, "test": 100}, …]``.
-        tried: Whether it is known that shapes alone tell the FLOPs; None to try it.
+        counter: What knows the segments' FLOPs; they are counted unless given.
     """
 
-    def __init__(self, study: Study, rows: Sequence[Mapping[str, int]], *, tried: bool | None = None) -> None:
+    def __init__(
+        self, study: Study, rows: Sequence[Mapping[str, int]], *, counter: Counts | None = None
+    ) -> None:
         self.study = study
         self.course = study.course(rows)
-        self.tariff = Tariff(study, self.course.calendar, tried)
+        self.tariff = Tariff(study, self.course.calendar, counter)
 
     def epochs(self, most: int | None = None) -> Iterator[Iterator[list[Priced]]]:
         """Yield the priced items of each epoch in turn, evaluations too; what is over must be used up before."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +17,13 @@ from ..graph.candidates import Candidate, Survey
 from ..graph.coding import Choice
 from ..graph.parts import Loss, LossFunction, Ref, Role, Segment, Share, TensorSpec
 from ..graph.split_graph import SplitGraph
-from .counting import without_data
+from .chain import Chain, Stretches
+from .counting import Counts, without_data
 
 __all__ = ["TOPOLOGIES", "Network", "Place"]
 
 TOPOLOGIES = ("vanilla", "u_shaped", "multi_hop")
+_FEW = 2
 _ROLES = {
     "vanilla": ("client", "server"),
     "u_shaped": ("client", "server", "client"),
@@ -85,6 +89,36 @@ class Network:
         self._loss = loss or nn.CrossEntropyLoss()
         rows = len(self.rows[0])
         self._label = TensorSpec.of(torch.zeros(rows, dtype=torch.long) if labels is None else labels)
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The network in pieces from place to place, without numbers if shapes alone tell the FLOPs."""
+        hollow = self._chain(self._hollow)
+        try:
+            known = hollow.counted(_FEW)
+        except Exception:  # a layer may do to data what shapes alone do not allow
+            return self._chain(self.whole)
+        real = self._chain(self.whole)
+        same = all(
+            (a.forward, a.backward, a.infer) == (b.forward, b.backward, b.infer)
+            for a, b in zip(known, real.counted(_FEW), strict=True)
+        )
+        return hollow if same else real
+
+    def _chain(self, model: nn.Module) -> Chain:
+        splits = self._survey.split([one.name for one in self.candidates])
+        split, modules = splits[0], build_pieces(model, *splits)
+        specs = (TensorSpec.of(rows) for rows in self.rows)
+        given = dict(zip(split.course.trace.inputs, specs, strict=True))
+        return Chain(
+            modules, list(map(split.names, split.inputs)), list(map(split.names, split.outputs)), given
+        )
+
+    def counter(self, place: Place) -> Counts:
+        """Return what knows the FLOPs of the segments of ``place``."""
+        names = [one.name for one in self.candidates]
+        marks = [0, *(names.index(cut) + 1 for cut in place.cuts), len(self.chain)]
+        return Stretches(self.chain, dict(zip(_NAMES[place.topology], pairwise(marks), strict=True)))
 
     def find(self, name: str) -> Candidate:
         """Return the place called ``name``.

@@ -13,7 +13,7 @@ from ..schedules.calendar import TRAINED, Batch, Calendar
 from ..schedules.steps import Step, Template, cuts_without_gradient
 from ..study import Study
 from ..wire import Kind
-from .counting import Counter
+from .counting import Counter, Counts
 from .framing import Frame, Framing, States, frame_bytes
 
 __all__ = ["Cost", "Priced", "Tariff"]
@@ -70,13 +70,13 @@ class Tariff:
     Args:
         study: Whose.
         calendar: Which rows when.
-        tried: Whether it is known that shapes alone tell the FLOPs; None to try it.
+        counter: What knows the segments' FLOPs; they are counted unless given.
 
     Raises:
         StudyError: Hand-overs of updates, whose size depends on what is learned.
     """
 
-    def __init__(self, study: Study, calendar: Calendar, tried: bool | None = None) -> None:
+    def __init__(self, study: Study, calendar: Calendar, counter: Counts | None = None) -> None:
         if getattr(study.schedule, "updates", False):
             raise StudyError(
                 "the size of updates depends on what is learned, so it cannot be told beforehand",
@@ -85,7 +85,7 @@ class Tariff:
         graph = study.graph
         local = getattr(study.schedule, "local", False)
         silent = frozenset(cut.name for cut in cuts_without_gradient(graph)) if local else frozenset()
-        self.counter = Counter(graph, silent, tried)
+        self.counter = counter or Counter(graph, silent)
         self.states = States(graph, study.optimizers)
         self.calendar = calendar
         self._framing = Framing(graph)
