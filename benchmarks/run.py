@@ -90,7 +90,7 @@ BENCHMARKS = (
         minutes=15,
     ),
     Benchmark(
-        name="seed_experiment", bar="SplitNN beyond 85 % of its final accuracy when FedAvg passes 25 %, by client FLOPs",
+        name="seed_experiment", bar="SplitNN beyond 85 % of its final accuracy when FedAvg passes 25 %",
         minutes=60,
     ),
     Benchmark(

@@ -5,6 +5,7 @@ logged alike.
 """
 
 from .account import Budget, Spent, spent, spent_by_epoch
+from .comparing import Comparison, compare
 from .curves import Curve, Point, curve_of, training_share
 from .methods import METHODS, FedAvg, FedProx, LargeBatch, Method, method_of
 from .outcome import Outcome
@@ -13,6 +14,7 @@ from .training import train
 __all__ = [
     "METHODS",
     "Budget",
+    "Comparison",
     "Curve",
     "FedAvg",
     "FedProx",
@@ -21,6 +23,7 @@ __all__ = [
     "Outcome",
     "Point",
     "Spent",
+    "compare",
     "curve_of",
     "method_of",
     "spent",

@@ -204,7 +204,7 @@ class _Training:
         return self.budget is not None and self.budget.reached(spent(self.log.events, self.clients.names))
 
     def _show(self, loss: float) -> None:
-        self.progress.step, self.progress.loss = self.work.step, loss
+        self.progress.step, self.progress.loss = self.work.step - 1, loss
         now = time.monotonic()
         if self._on_progress is not None and now - self._shown >= 0.1:
             self._shown = now

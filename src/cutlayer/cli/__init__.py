@@ -12,6 +12,7 @@ from collections.abc import Callable
 from .audit import audit
 from .check import check
 from .commands import app, flowing
+from .compare import compare
 from .cuts import cuts
 from .deal import deal
 from .describe import describe
@@ -27,7 +28,7 @@ from .verify_log import verify_log
 __all__ = ["app", "main"]
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "A study in one process": (simulate, describe, cuts, report, audit),
+    "A study in one process": (simulate, describe, cuts, report, audit, compare),
     "A study between organisations": (local, serve, join, fields, deal),
     "Checks": (check, verify_log),
 }

@@ -30,6 +30,10 @@ See what attacks get of it, with and without defences:
     cutlayer audit study.toml --try nopeek:0.5
 
 \b
+See how it compares with federated averaging and large-batch SGD:
+    cutlayer compare study.toml --with fedavg,large-batch
+
+\b
 Between organisations: rehearse it here, then host it and join it:
     cutlayer local study.toml
     cutlayer serve study.toml

@@ -1,0 +1,190 @@
+"""``cutlayer compare``: a study beside federated averaging and large-batch SGD on the same data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .commands import STUDY
+from .screen import console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..baselines import Comparison, Method
+    from ..runtime.simulate import Progress
+
+__all__ = ["compare"]
+
+_OUT = Path("compared")
+_MANY = 1_000_000
+
+
+def compare(
+    study: Annotated[Path, STUDY],
+    baselines: Annotated[
+        str,
+        typer.Option("--with", help="What to compare with: fedavg, fedprox, large-batch.", metavar="NAMES"),
+    ] = "fedavg,large-batch",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rounds of each; as many as the study has epochs unless given, or without end with --equal.",
+        ),
+    ] = None,
+    local_epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of a client in a round of fedavg and fedprox.")
+    ] = 1,
+    sample: Annotated[
+        str,
+        typer.Option(help="Clients in a round: a number, or a share with a point (0.1).", metavar="N|SHARE"),
+    ] = "1.0",
+    mu: Annotated[float, typer.Option(help="FedProx: the weight of its proximal term.")] = 0.01,
+    steps: Annotated[
+        int, typer.Option(min=0, help="large-batch: steps from one measurement to the next; 0: an epoch.")
+    ] = 0,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Learning rates of one, times so much: large-batch=4; may be repeated.", metavar="NAME=X"
+        ),
+    ] = None,
+    equal: Annotated[
+        str,
+        typer.Option(
+            help="Stop at the split study's cost to a client: of compute, or of traffic.", metavar="WHAT"
+        ),
+    ] = "",
+    times: Annotated[float, typer.Option(help="With --equal: at so many times that cost.")] = 1.0,
+    metric: Annotated[str, typer.Option(help="The score; accuracy, or what fits the task.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's folder; compared/NAME unless given.", metavar="DIR")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Compute threads.")] = None,
+) -> None:
+    """Train a study and, on the same rows, what split learning is compared with; write compare.html.
+
+    Clients must hold whole rows: vanilla, U-shaped, multi-hop. All train the same network from the same weights, with
+    the same batches and optimizer, and are metered alike. What was trained before is not trained again.
+
+    \b
+    cutlayer compare study.toml
+    cutlayer compare study.toml --with fedavg,fedprox,large-batch --rounds 20 --sample 0.1
+    cutlayer compare study.toml --equal compute --times 7 --sample 0.1 --steps 1
+    """  # noqa: D301
+    from ..baselines import compare as compared
+    from ..baselines.drawing import write_comparison
+    from ..study_file import load_study
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    screen = console()
+    file = load_study(study)
+    folder = out or _OUT / file.name.replace(" ", "-")
+    built, holdings = file.build()
+    methods = _methods(
+        baselines, rounds or (_MANY if equal else built.epochs), local_epochs, _sample(sample), mu, steps,
+        _rates(rate or []),
+    )  # fmt: skip
+    try:
+        with _progress(screen) as told:
+            found = compared(
+                built, holdings, methods, folder, equal=equal, times=times, metric=metric, on_progress=told
+            )
+    except KeyboardInterrupt:
+        screen.print(
+            f"\nStopped. What was trained is kept in {folder}; the same command goes on.", markup=False
+        )
+        raise typer.Exit(130) from None
+    _finish(screen, found, write_comparison(found, folder))
+
+
+def _methods(
+    words: str,
+    rounds: int,
+    local_epochs: int,
+    sample: float,
+    mu: float,
+    steps: int,
+    rates: dict[str, float],
+) -> list[Method]:
+    """Return the baselines that were asked for, each with the options that are its own."""
+    from ..baselines import FedAvg, FedProx, LargeBatch, method_of
+
+    found: list[Method] = []
+    for word in [word.strip() for word in words.split(",") if word.strip()]:
+        kind, rate = method_of(word), rates.pop(word, 1.0)
+        if kind is FedAvg:
+            found.append(FedAvg(rounds=rounds, sample=sample, rate=rate, local_epochs=local_epochs))
+        elif kind is FedProx:
+            found.append(FedProx(rounds=rounds, sample=sample, rate=rate, local_epochs=local_epochs, mu=mu))
+        else:
+            found.append(LargeBatch(rounds=rounds, rate=rate, steps=steps))
+    if rates:
+        raise typer.BadParameter(f"{next(iter(rates))} is not compared with", param_hint="--rate")
+    if not found:
+        raise typer.BadParameter("name at least one baseline", param_hint="--with")
+    return found
+
+
+def _sample(text: str) -> float:
+    """Return a number of clients, or a share of them."""
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor a share", param_hint="--sample") from None
+
+
+def _rates(words: list[str]) -> dict[str, float]:
+    """Return by baseline what its learning rates are multiplied by."""
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"{word!r} is not like large-batch=4", param_hint="--rate") from None
+    return found
+
+
+@contextlib.contextmanager
+def _progress(screen: Console) -> Iterator[Callable[[str, Progress], None]]:
+    """Show where training stands: one moving line in a terminal, a line for each round in a pipe."""
+    if not screen.is_terminal:
+        yield _Lines(screen)
+        return
+    with screen.status("") as status:
+        yield lambda name, now: status.update(_where(name, now))
+
+
+class _Lines:
+    """One line for each epoch or round."""
+
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        self._told = ("", -1)
+
+    def __call__(self, name: str, now: Progress) -> None:
+        if (name, now.epoch) != self._told:
+            self._told = (name, now.epoch)
+            self._screen.print(_where(name, now), markup=False)
+
+
+def _where(name: str, now: Progress) -> str:
+    of = f" of {now.epochs}" if now.epochs < _MANY else ""
+    return f"{name}: {now.epoch + 1}{of}, step {now.step + 1}, loss {now.loss:.4f}"
+
+
+def _finish(screen: Console, found: Comparison, page: Path) -> None:
+    """Print what came out and where it lies."""
+    screen.print(found.table().text(), markup=False, soft_wrap=True)
+    for line in found.sentences():
+        screen.print(line, markup=False)
+    screen.print(f"Comparison: {page}", markup=False, soft_wrap=True)
