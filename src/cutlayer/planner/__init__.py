@@ -1,1 +1,12 @@
 """What a split of a network costs, before anything is trained: FLOPs, bytes, memory, time, by cut and by party."""
+
+from __future__ import annotations
+
+from .choosing import Limits
+from .events import Line
+from .forecast import Forecast
+from .offers import Offer
+from .pace import World
+from .planning import Plan, plan
+
+__all__ = ["Forecast", "Limits", "Line", "Offer", "Plan", "World", "plan"]

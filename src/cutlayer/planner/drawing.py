@@ -1,0 +1,91 @@
+"""The trade-off of a plan as a plot: what a client computes, what crosses, what shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..metering.table import human_bytes, human_flops
+from ..report.drawing import COLOURS, MARKERS, figure_of, plot_style
+from .offers import Offer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .planning import Plan
+
+__all__ = ["save_trade_off"]
+
+_NAMES = {"fedavg": "federated averaging", "large_batch": "large-batch SGD"}
+
+
+def save_trade_off(plan: Plan, folder: Path) -> list[Path]:
+    """Draw ``plan`` as ``trade-off.svg`` and ``.png`` into ``folder`` and return both.
+
+    On the left traffic over computing of a client, a point a cut; on the right the time of each, and the leakage.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    offers = [one for one in plan.offers if one.schedule == plan.offers[0].schedule]
+    with plot_style():
+        figure, (left, right) = figure_of(11.0, 4.4, columns=2)
+        _costs(left, plan, offers)
+        _times(right, plan, offers)
+        files = [folder / f"trade-off.{kind}" for kind in ("svg", "png")]
+        for file in files:
+            metadata = {"Date": None} if file.suffix == ".svg" else None
+            figure.savefig(file, dpi=150, metadata=metadata)
+    return files
+
+
+def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
+    """Draw what a client computes against what it sends and receives."""
+    for number, method in enumerate(dict.fromkeys(one.method for one in offers)):
+        mine = [one for one in offers if one.method == method]
+        axes.scatter(
+            [max(one.client_flops, 1) for one in mine], [one.client_bytes for one in mine],
+            s=26, color=COLOURS[number], marker=MARKERS[number], label=method.replace("_", "-"), alpha=0.8,
+        )  # fmt: skip
+    for number, one in enumerate(plan.rivals):
+        axes.scatter(
+            [one.client_flops], [one.client_bytes], s=60, color=COLOURS[-2 - number], marker="X", label=_NAMES[one.method]
+        )  # fmt: skip
+    best = plan.best
+    if best is not None:
+        axes.scatter(
+            [max(best.client_flops, 1)], [best.client_bytes], s=150, facecolors="none", edgecolors="#23292e",
+            linewidths=1.6, label=f"advised: {best.cut}",
+        )  # fmt: skip
+    for name, line in (("client_flops", axes.axvline), ("client_bytes", axes.axhline)):
+        if name in plan.limits.given:
+            line(plan.limits.given[name], color="#999999", linestyle="--", linewidth=1.2)
+    axes.set(xscale="log", yscale="log", title="What a client does and sends")
+    axes.set_xlabel("FLOP of a client, whole training")
+    axes.set_ylabel("bytes of a client, whole training")
+    axes.xaxis.set_major_formatter(lambda value, _: human_flops(value))
+    axes.yaxis.set_major_formatter(lambda value, _: human_bytes(value))
+    axes.legend(fontsize=8)
+
+
+def _times(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
+    """Draw the time by how deep the first cut is, and the leakage where it was measured."""
+    method = offers[0].method
+    mine = [one for one in offers if one.method == method]
+    places = range(len(mine))
+    axes.plot(places, [one.seconds / 3600 for one in mine], color=COLOURS[0], marker="o", label="time")
+    for number, one in enumerate(plan.rivals):
+        axes.axhline(one.seconds / 3600, color=COLOURS[-2 - number], linestyle="--", label=_NAMES[one.method])
+    axes.set(title=f"How long it takes ({method.replace('_', '-')})", ylabel="hours", ylim=(0, None))
+    every = max(1, len(mine) // 12)
+    axes.set_xticks(
+        list(places)[::every], [one.cut for one in mine][::every], rotation=60, ha="right", fontsize=8
+    )
+    axes.set_xlabel("cut after")
+    if any(not math.isnan(one.leakage) for one in mine):
+        other = axes.twinx()
+        other.plot(places, [one.leakage for one in mine], color=COLOURS[1], marker="s", label="leakage")
+        other.set(ylabel="distance correlation with raw rows", ylim=(0, 1.05))
+        other.grid(visible=False)
+        other.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper right")
