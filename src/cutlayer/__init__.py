@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .graph.topologies import u_shaped as u_shaped
     from .graph.topologies import vanilla as vanilla
     from .graph.topologies import vertical as vertical
+    from .planner.planning import plan as plan
     from .privacy.base import Defence as Defence
     from .privacy.nopeek import NoPeek as NoPeek
     from .run import Run as Run
@@ -68,7 +69,7 @@ _HOME = {
     "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph",
     "Study": "study", "Sum": "graph.merge", "TensorSpec": "graph.parts", "check": "schedules.check",
     "cut_module": "graph.cutting", "extended_vanilla": "graph.topologies", "load_study": "study_file",
-    "multi_hop": "graph.topologies", "multi_task": "graph.topologies", "u_shaped": "graph.topologies",
+    "multi_hop": "graph.topologies", "multi_task": "graph.topologies", "plan": "planner", "u_shaped": "graph.topologies",
     "vanilla": "graph.topologies", "vertical": "graph.topologies",
     "with_decoder": "graph.reconstruction",
 }  # fmt: skip
