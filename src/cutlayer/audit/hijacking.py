@@ -158,7 +158,8 @@ class Hijacker:
             )
         with torch.no_grad():
             found: Tensor = self._networks.inverse(activation.detach().to(self.public.device))
-        return found.reshape(-1, *self.public.shape[1:])
+        low, high = self.public.min(), self.public.max()
+        return found.reshape(-1, *self.public.shape[1:]).clamp(low, high)
 
     def _rows(self, count: int) -> Tensor:
         drawn = torch.randint(len(self.public), (count,), generator=self._draws)
@@ -173,7 +174,7 @@ class _Networks:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(how.seed, "hijacking", "weights"))
             self.pilot = pilot_of(public.shape[1:], received, how.width).to(public.device)
-            self.inverse = inverse_of(received.shape[1:], public, how.width).to(public.device)
+            self.inverse = inverse_of(received.shape[1:], public.shape[1:], how.width).to(public.device)
             self.critic = discriminator_of(received.shape[1:], how.width).to(public.device)
         both = [*self.pilot.parameters(), *self.inverse.parameters()]
         self._inverts = torch.optim.Adam(both, lr=how.rate)
@@ -229,23 +230,26 @@ def pilot_of(row: torch.Size, received: Tensor, width: int) -> nn.Module:
     channels = [row[0], *[width] * (len(strides) - 1), shape[0]]
     layers: list[nn.Module] = []
     for stride, before, after in zip(strides, channels, channels[1:], strict=False):
-        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers[:-1], _Fitted(shape[1:]), last)
 
 
-def inverse_of(shape: torch.Size, public: Tensor, width: int) -> nn.Module:
-    """Return a network from features of ``shape`` to rows like ``public`` [N, ...], in their range."""
-    row, last = public.shape[1:], _ending(public, bounded=True)
+def inverse_of(shape: torch.Size, row: torch.Size, width: int) -> nn.Module:
+    """Return a network from features of ``shape`` to rows of shape ``row``.
+
+    Its range is not bounded: mostly dark images would be learnt as all dark by what saturates.
+    """
     if len(row) != 3 or len(shape) != 3:
         dense = _dense(math.prod(shape), math.prod(row), 8 * width)
-        return nn.Sequential(nn.Flatten(), *dense, nn.Unflatten(1, row), last)
+        return nn.Sequential(nn.Flatten(), *dense, nn.Unflatten(1, row))
     doublings = _halvings(row, shape)
     channels = [shape[0], *[width] * max(1, doublings), row[0]]
     layers: list[nn.Module] = []
     for place, (before, after) in enumerate(itertools.pairwise(channels)):
         doubles = place >= len(channels) - 1 - doublings
-        layers += [_doubled(before, after) if doubles else nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers[:-1], _Fitted(row[1:]), last)
+        layers += [_doubled(before, after) if doubles else nn.Conv2d(before, after, 3, padding=1)]
+        layers += [nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1], _Fitted(row[1:]))
 
 
 def discriminator_of(shape: torch.Size, width: int) -> nn.Module:
@@ -294,16 +298,11 @@ def _halvings(row: torch.Size, shape: torch.Size) -> int:
     return max(0, round(math.log2(row[-1] / shape[-1])))
 
 
-def _ending(rows: Tensor, *, bounded: bool = False) -> nn.Module:
-    """Return the function that ends in the range of ``rows``: known from having seen some.
-
-    Args:
-        rows: What was seen.
-        bounded: Whether none can be beyond what was seen.
-    """
-    low, high = float(rows.min()), float(rows.max())
+def _ending(features: Tensor) -> nn.Module:
+    """Return the function that ends in the range of ``features``: known from having seen some."""
+    low, high = float(features.min()), float(features.max())
     if low >= 0:
-        return nn.Sigmoid() if bounded and high <= 1 else nn.ReLU()
+        return nn.ReLU()
     return nn.Tanh() if low >= -1 and high <= 1 else nn.Identity()
 
 
