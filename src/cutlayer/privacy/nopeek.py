@@ -25,7 +25,7 @@ _MEASURED = 8
 """Batches of an epoch on which the corrected correlation and that of permuted pairs are measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NoPeek(Defence):
     """Add ``weight`` times the distance correlation of raw rows and activation to the sender's loss.
 
