@@ -278,9 +278,9 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(tmp_path: Path) -> N
 # What cannot be
 
 
-def test_columns_and_labels_elsewhere_are_refused() -> None:
+def test_rows_that_are_not_whole_at_clients_are_refused() -> None:
     columns = {"host": slice(0, 20), "guest": slice(20, 30)}
-    people = cl.data.breast_cancer().split_columns(columns, labels="guest")
+    people = cl.data.breast_cancer().split_columns(columns)
     bottoms = {"host": nn.Linear(20, 4), "guest": nn.Linear(10, 4)}
     study = Study(graph=cl.vertical(bottoms, nn.Linear(8, 2), parties=people), optimizer=SGD)
     with pytest.raises(StudyError, match="clients that hold whole rows"):

@@ -159,8 +159,6 @@ def compare(
             study, holdings, method, out=out, resume=(out / LOG_NAME).is_file(), budget=budget,
             on_progress=_named(method.title, on_progress),
         )  # fmt: skip
-        if not (out / "report.html").is_file():
-            outcome.report()
         curves.append(curve_of(method.title, outcome.events, names, metric, split=split, loss=loss))
         settings[method.title], folders[method.title] = method.describe(), out
     return Comparison(
@@ -182,9 +180,7 @@ def _split(
         data = Cohorts(study.graph, holdings).digest(holdings)
         if began is not None and (began.digest, began.data) == (study.digest, data):
             return events
-    run = study.simulate(holdings, out=out, resume=there, on_progress=_named(SPLIT, on_progress))
-    run.report()
-    return run.events
+    return study.simulate(holdings, out=out, resume=there, on_progress=_named(SPLIT, on_progress)).events
 
 
 def _named(name: str, told: Callable[[str, Progress], None] | None) -> Callable[[Progress], None] | None:

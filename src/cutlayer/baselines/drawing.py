@@ -22,9 +22,9 @@ __all__ = ["PAGE", "draw_comparison", "write_comparison"]
 
 PAGE, DRAWING, NUMBERS = "compare.html", "compare", "compare.json"
 _AXES = {
-    "flops": ("compute of a client", human_flops),
-    "bytes": ("traffic of a client", human_bytes),
-    "seconds": ("time, all parties in one process", human_seconds),
+    "flops": ("compute", "of a client, forwards and backwards", human_flops),
+    "bytes": ("traffic", "of a client, sent and received", human_bytes),
+    "seconds": ("time", "all parties in one process", human_seconds),
 }
 _ONE_DECADE = 20.0
 """From which ratio of the largest to the smallest cost an axis is logarithmic."""
@@ -32,6 +32,8 @@ _ONE_DECADE = 20.0
 
 def write_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write ``compare.html``, ``compare.svg``, ``compare.png`` and ``compare.json``; return the page's path.
+
+    It leads to the report of each run that has one.
 
     Raises:
         LogError: They cannot be written.
@@ -58,6 +60,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
             reports={
                 name: (run / "report.html").relative_to(folder).as_posix()
                 for name, run in comparison.folders.items()
+                if (run / "report.html").is_file()
             },
             style=style,
             style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -71,8 +74,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 def draw_comparison(comparison: Comparison) -> Figure:
     """Draw the score against compute and traffic of a client, and against time."""
     with plot_style():
-        figure, axes = figure_of(13.2, 3.9, columns=len(_AXES))
-        for panel, (axis, (title, unit)) in zip(axes, _AXES.items(), strict=True):
+        figure, axes = figure_of(13.2, 4.1, columns=len(_AXES))
+        for panel, (axis, (title, about, unit)) in zip(axes, _AXES.items(), strict=True):
             costs: list[float] = []
             for place, curve in enumerate(comparison.curves):
                 xs = [getattr(point, axis) for point in curve.points]
@@ -86,6 +89,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
             panel.xaxis.set_major_formatter(_shown_as(unit))
             panel.tick_params(axis="x", labelrotation=30)
             panel.set_title(f"{comparison.metric} against {title}")
+            panel.set_xlabel(about)
             panel.set_ylabel(comparison.metric)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -65,6 +65,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder; compared/NAME unless given.", metavar="DIR")
     ] = None,
+    reports: Annotated[
+        bool, typer.Option("--reports/--no-reports", help="Write report.html of each run too.")
+    ] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads.")] = None,
 ) -> None:
     """Train a study and, on the same rows, what split learning is compared with; write compare.html.
@@ -103,6 +106,8 @@ def compare(
             f"\nStopped. What was trained is kept in {folder}; the same command goes on.", markup=False
         )
         raise typer.Exit(130) from None
+    if reports:
+        _report(found)
     _finish(screen, found, write_comparison(found, folder))
 
 
@@ -180,6 +185,15 @@ class _Lines:
 def _where(name: str, now: Progress) -> str:
     of = f" of {now.epochs}" if now.epochs < _MANY else ""
     return f"{name}: {now.epoch + 1}{of}, step {now.step + 1}, loss {now.loss:.4f}"
+
+
+def _report(found: Comparison) -> None:
+    """Write the reports that are not there yet."""
+    from ..report.html import write_report
+
+    for run in found.folders.values():
+        if not (run / "report.html").is_file():
+            write_report(run)
 
 
 def _finish(screen: Console, found: Comparison, page: Path) -> None:

@@ -1,0 +1,83 @@
+"""``cutlayer compare``: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cutlayer.cli import app
+
+STUDY = """
+[study]
+name = "digits"
+epochs = 2
+[graph]
+topology = "vanilla"
+model = { function = "mlp", arguments = { sizes = [64, 24, 10] } }
+cut = "activation1"
+[data]
+source = "digits"
+[data.hold_out]
+test = 0.3
+[data.rows]
+parties = 4
+[optimizer]
+name = "SGD"
+lr = 0.2
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.output
+
+
+def test_trains_tells_and_goes_on(study: Path, tmp_path: Path) -> None:
+    words = ("compare", "study.toml", "--with", "fedavg, large-batch", "--rounds", "3", "--sample", "0.5",
+             "--rate", "large-batch=2", "--steps", "2", "--no-reports")  # fmt: skip
+    code, said = run(*words)
+    assert code == 0, said
+    assert "federated averaging: 3 of 3" in said and "at split's compute" in said
+    assert "Comparison: compared/digits/compare.html" in said
+    page = (tmp_path / "compared/digits/compare.html").read_text()
+    assert "2 steps a round, learning rates times 2" in page and "0.5 of the clients a round" in page
+    code, said = run(*words)
+    assert code == 0 and "of 3" not in said and "Comparison:" in said
+    code, said = run(*words, "--local-epochs", "2")
+    assert code == 1 and "other settings" in said
+
+
+def test_equal_compute_needs_no_rounds(study: Path) -> None:
+    code, said = run(
+        "compare", "study.toml", "--with", "fedprox", "--equal", "compute", "--mu", "0.1", "--sample", "1"
+    )
+    assert code == 0, said
+    assert "FedProx" in said and " of 1000000" not in said
+    assert Path("compared/digits/fedprox/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (("--with", "fedsgd"), 1, "no baseline is named 'fedsgd'"),
+        (("--with", " , "), 2, "name at least one baseline"),
+        (("--sample", "half"), 2, "neither a number nor a share"),
+        (("--rate", "fedavg"), 2, "not like large-batch=4"),
+        (("--rate", "fedprox=2"), 2, "fedprox is not compared with"),
+        (("--equal", "computing"), 1, "what is to be equal is not 'computing'"),
+    ],
+)
+def test_what_cannot_be_is_said(study: Path, words: tuple[str, ...], code: int, why: str) -> None:
+    ended, said = run("compare", "study.toml", *words)
+    assert ended == code
+    assert why in " ".join(said.replace("│", " ").split())
