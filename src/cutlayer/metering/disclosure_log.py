@@ -37,6 +37,8 @@ _SYNC_EVERY_S = 3.0
 _FIRST_LINE_BYTES = 65536
 _TAIL_BYTES = 65536
 _EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
+_EMPTY = sha256()
+"""To begin a hash anew costs more than to copy this one."""
 
 
 class _State(NamedTuple):
@@ -187,29 +189,29 @@ class DisclosureLog:
 
     def _append(self, said: str, frames: int = 0, size: int = 0) -> None:
         """Write one line; if that fails, the log stands as before and can go on once the cause is gone."""
-        file, state = self._opened_file(), self._state
+        file = self._opened_file()
+        end, number, previous, time_us, all_frames, all_bytes = self._state
         now = time.time_ns() // 1000
-        if now < state.time_us:
-            said += f',"clock":{(now - state.time_us) / 1e6}'
+        if now < time_us:
+            said += f',"clock":{(now - time_us) / 1e6}'
         second, fraction = divmod(now, 1_000_000)
-        stamp = f"{_second(second)}.{fraction:06d}"
-        body = f'{{"number":{state.number + 1},"time":"{stamp}Z",{said},"previous":"{state.head}"'
-        head = sha256(f"{body}}}".encode()).hexdigest()
-        line = f'{body},"hash":"{head}"}}\n'.encode()
+        stamp = f"{_second(second)}.{str(1_000_000 + fraction)[1:]}"  # a format with zeros takes longer
+        body = f'{{"number":{number + 1},"time":"{stamp}Z",{said},"previous":"{previous}"}}'.encode()
+        digest = _EMPTY.copy()
+        digest.update(body)
+        head = digest.hexdigest()
+        line = body[:-1] + f',"hash":"{head}"}}\n'.encode()
         try:
             if self._unsure:  # the line before failed, or was interrupted: it did not count
-                os.ftruncate(file, state.end)
+                os.ftruncate(file, end)
             self._unsure = True
             if os.write(file, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.ftruncate(file, state.end)
+                os.ftruncate(file, end)
             self._fail(error)
-        self._state = _State(
-            state.end + len(line), state.number + 1, head, now,
-            state.frames + frames, state.frame_bytes + size,
-        )  # fmt: skip
+        self._state = _State(end + len(line), number + 1, head, now, all_frames + frames, all_bytes + size)
         self._unsure = False
         if time.monotonic() >= self._sync_at:
             self._sync(file)
