@@ -69,8 +69,8 @@ _HOME = {
     "Share": "graph.parts", "SplitFed": "schedules.splitfed", "SplitGraph": "graph.split_graph",
     "Study": "study", "Sum": "graph.merge", "TensorSpec": "graph.parts", "check": "schedules.check",
     "cut_module": "graph.cutting", "extended_vanilla": "graph.topologies", "load_study": "study_file",
-    "multi_hop": "graph.topologies", "multi_task": "graph.topologies", "plan": "planner", "u_shaped": "graph.topologies",
-    "vanilla": "graph.topologies", "vertical": "graph.topologies",
+    "multi_hop": "graph.topologies", "multi_task": "graph.topologies", "plan": "planner",
+    "u_shaped": "graph.topologies", "vanilla": "graph.topologies", "vertical": "graph.topologies",
     "with_decoder": "graph.reconstruction",
 }  # fmt: skip
 _MODULES = {

@@ -20,6 +20,7 @@ from .fields import fields
 from .join import join
 from .keys import keys
 from .local import local
+from .plan import plan
 from .reports import demo, report
 from .serve import serve
 from .simulate import simulate
@@ -28,7 +29,7 @@ from .verify_log import verify_log
 __all__ = ["app", "main"]
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "A study in one process": (simulate, describe, cuts, report, audit, compare),
+    "A study in one process": (simulate, describe, cuts, plan, report, audit, compare),
     "A study between organisations": (local, serve, join, fields, deal),
     "Checks": (check, verify_log),
 }

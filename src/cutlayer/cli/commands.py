@@ -43,6 +43,11 @@ Between organisations: rehearse it here, then host it and join it:
 Find out where a network can be cut:
     cutlayer cuts resnet18
     cutlayer cuts model.py:network --input 3,32,32
+
+\b
+Know what each cut would cost and leak, beside federated averaging, and which is best within limits:
+    cutlayer plan vgg16 --clients 100 --epochs 5 --link 20 --max-client-bytes 1e9
+    cutlayer plan --paper health-tables
 """
 
 STUDY = typer.Argument(help="The study file; docs/study-file.md says what it holds.", metavar="STUDY.TOML")

@@ -8,5 +8,6 @@ from .forecast import Forecast
 from .offers import Offer
 from .pace import World
 from .planning import Plan, plan
+from .setting import SCHEDULES
 
-__all__ = ["Forecast", "Limits", "Line", "Offer", "Plan", "World", "plan"]
+__all__ = ["SCHEDULES", "Forecast", "Limits", "Line", "Offer", "Plan", "World", "plan"]

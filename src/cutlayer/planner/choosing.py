@@ -89,19 +89,19 @@ def why(
     fitting = sum(not limits.broken(offer) for offer in offers)
     said = f"Of {len(offers)} ways of splitting that were worked out, {fitting} keep within {_list(held)}. "
     said = said if held else f"{len(offers)} ways of splitting were worked out. "
-    share = best.client_parameters / max(best.client_parameters + best.server_parameters, 1)
+    weights = best.client_parameters + best.server_parameters
     lines = [
         f"{said}We advise {best.name}: it {GOALS[goal][1]}{' of these' if held else ''}.",
-        f"A client then holds {share:.1%} of the weights, computes {human_flops(best.client_flops)} in the whole "
-        f"training, sends {human_bytes(best.client_sent_bytes)} and receives "
-        f"{human_bytes(best.client_received_bytes)}, and needs about {human_bytes(best.client_memory_bytes)} of "
-        f"memory; the training takes about {human_seconds(best.seconds)}.",
+        f"A client then holds {best.client_parameters:,} of {weights:,} weights, computes "
+        f"{human_flops(best.client_flops)} in the whole training, sends {human_bytes(best.client_sent_bytes)} and "
+        f"receives {human_bytes(best.client_received_bytes)}, and needs about "
+        f"{human_bytes(best.client_memory_bytes)} of memory; the training takes about {human_seconds(best.seconds)}.",
     ]
     if not math.isnan(best.leakage):
         lines.append(
             f"Before any training, what crosses at the cut has a distance correlation of {best.leakage:.2f} with "
-            "the raw rows (0: independent of them, 1: their pattern shows whole); training and defences change that, and "
-            "`cutlayer audit` measures what attackers get."
+            "the raw rows (0: independent of them, 1: their pattern shows whole); training and defences change that, "
+            "and `cutlayer audit` measures what attackers get."
         )
     lines += [_beside(best, other) for other in rivals]
     return " ".join(lines)
@@ -109,9 +109,11 @@ def why(
 
 def _beside(best: Offer, other: Offer) -> str:
     names = {"fedavg": "Federated averaging", "large_batch": "Large-batch synchronous SGD"}
+    computing = _times(other.client_flops, best.client_flops)
+    traffic = _times(other.client_bytes, best.client_bytes)
     return (
-        f"{names[other.method]} would ask of a client {_times(other.client_flops, best.client_flops)} the computing "
-        f"and {_times(other.client_bytes, best.client_bytes)} the traffic, and take {human_seconds(other.seconds)}."
+        f"{names[other.method]} for as many epochs would ask of a client {computing} the computing and {traffic} the "
+        f"traffic, and take {human_seconds(other.seconds)}."
     )
 
 

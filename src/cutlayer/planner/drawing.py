@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from ..metering.table import human_bytes, human_flops
 from ..report.drawing import COLOURS, MARKERS, figure_of, plot_style
 from .offers import Offer
+from .singh import ETA, Case
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .planning import Plan
 
-__all__ = ["save_trade_off"]
+__all__ = ["save_break_even", "save_trade_off"]
 
 _NAMES = {"fedavg": "federated averaging", "large_batch": "large-batch SGD"}
 
@@ -49,7 +50,8 @@ def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
         )  # fmt: skip
     for number, one in enumerate(plan.rivals):
         axes.scatter(
-            [one.client_flops], [one.client_bytes], s=60, color=COLOURS[-2 - number], marker="X", label=_NAMES[one.method]
+            [one.client_flops], [one.client_bytes], s=60, color=COLOURS[-2 - number], marker="X",
+            label=_NAMES[one.method],
         )  # fmt: skip
     best = plan.best
     if best is not None:
@@ -89,3 +91,27 @@ def _times(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
         other.grid(visible=False)
         other.legend(fontsize=8, loc="lower right")
     axes.legend(fontsize=8, loc="upper right")
+
+
+def save_break_even(folder: Path) -> list[Path]:
+    """Draw from how many clients on split learning sends less, over the network's size; return SVG and PNG.
+
+    After Singh et al. 2019 (arXiv 1909.09145): K = 2pq / ((2 - eta) N), a straight line where both axes are logarithms.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = [10 ** (5 + step / 10) for step in range(51)]
+    with plot_style():
+        figure, (axes,) = figure_of(6.4, 4.4)
+        for number, activations in enumerate((1e8, 1e9, 1e10)):
+            cases = [Case(clients=1, weights=n, rows=activations / 2, width=1, share=ETA) for n in weights]
+            axes.plot(
+                weights, [case.break_even for case in cases], color=COLOURS[number], label=f"2pq = {activations:.0e}"
+            )  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="weights of the network (N)", ylabel="clients (K)")
+        axes.set_title("Above its line, split learning sends less than federated averaging")
+        axes.set_ylim(1, None)
+        axes.legend(fontsize=8)
+        files = [folder / f"break-even.{kind}" for kind in ("svg", "png")]
+        for file in files:
+            figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+    return files

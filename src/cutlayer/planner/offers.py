@@ -13,7 +13,7 @@ from .events import Timeline
 from .forecast import Forecast
 from .pace import ByFlops, clients_of, moves
 from .places import Network, Place
-from .setting import Setting
+from .setting import LOCAL, Setting
 from .tariff import Priced
 
 __all__ = ["Offer", "memory_bytes", "offer"]
@@ -122,8 +122,10 @@ def offer(
         setting: With whom, for how long.
         leakage: Distance correlation at the first cut, where it is known.
     """
-    graph = network.graph(place, setting.clients, setting.codecs, shared=setting.share_labels)
-    forecast = Forecast(setting.study(graph, schedule), setting.dealt, counter=network.counter(place))
+    alone = word == LOCAL
+    graph = network.graph(place, setting.clients, setting.codecs, shared=setting.share_labels, alone=alone)
+    counter = None if alone else network.counter(place)
+    forecast = Forecast(setting.study(graph, schedule), setting.dealt, counter=counter)
     clients, totals = clients_of(graph), forecast.totals
     segments = graph.segments.values()
     held = {

@@ -159,7 +159,14 @@ class Network:
         return None
 
     def graph(
-        self, place: Place, clients: int, codecs: Choice = None, *, shared: bool = True, real: bool = False
+        self,
+        place: Place,
+        clients: int,
+        codecs: Choice = None,
+        *,
+        shared: bool = True,
+        real: bool = False,
+        alone: bool = False,
     ) -> SplitGraph:
         """Return the graph of a place.
 
@@ -169,6 +176,7 @@ class Network:
             codecs: How what crosses is written.
             shared: Where labels are in a vanilla or multi-hop graph: sent along by the clients, or the server's own.
             real: With the network's numbers in it, to be trained; else shapes alone.
+            alone: With a small classifier at the client, by whose loss it learns without a gradient from the server.
         """
         splits = self._survey.split(place.cuts)
         model = copy.deepcopy(self._survey.model) if real else self._hollow
@@ -183,10 +191,16 @@ class Network:
         segments = _segments(pieces, inputs, names, roles)
         last = roles[-1]
         holder = "client" if last == "client" or shared else last
+        losses = [Loss(role=last, prediction=f"{names[-1]}:{results[0]}", function=self._loss)]
+        if alone:
+            segments.insert(
+                1, _classifier(segments[0], self._crossing(place.cuts[0])[0], self._classes, real)
+            )
+            losses.append(Loss(role="client", prediction="own", function=self._loss, name="own"))
         graph = SplitGraph(
             roles=self._roles(roles, inputs, holder, clients),
             segments=segments,
-            losses=[Loss(role=last, prediction=f"{names[-1]}:{results[0]}", function=self._loss)],
+            losses=losses,
             shares=() if holder == last else (Share("y", holder, last),),
             name=place.topology,
         )
@@ -205,6 +219,21 @@ class Network:
             crowd = tuple(f"client-{i}" for i in range(clients)) if role == "client" else (role,)
             found.append(Role(role, crowd, fields))
         return found
+
+    def learns_alone(self, place: Place, shared: bool) -> bool:
+        """Return whether clients of ``place`` can learn from a small classifier of their own: one tensor, one label."""
+        fits = len(self._crossing(place.cuts[0])) == 1 and self._classes > 0
+        return fits and shared and place.topology != "u_shaped"
+
+    def _crossing(self, cut: str) -> list[tuple[int, ...]]:
+        return list(self.find(cut).tensors.values())
+
+    @cached_property
+    def _classes(self) -> int:
+        """How many outputs a row has; 0 where they are no row of numbers."""
+        course = self._survey.training
+        result = course.measured.specs[self._survey.split([self.candidates[0].name])[0].results[0]]
+        return result.shape[1] if len(result.shape) == 2 else 0
 
     def activations(self, rows: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return what would cross at each place, flattened [B, ...], of ``rows`` at the present weights."""
@@ -234,6 +263,29 @@ class _Piece:
     module: nn.Module
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+class _Classifier(nn.Module):
+    """Means over all but the features, then one linear layer: [B, C, ...] or [B, L, D] -> [B, classes]."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, device: str) -> None:
+        super().__init__()
+        self._sequence = len(shape) == 2
+        self.linear = nn.Linear(shape[-1] if self._sequence else shape[0], classes, device=device)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return logits [B, classes] of what would cross."""
+        if self._sequence:
+            z = z.mean(1)
+        elif z.dim() > 2:
+            z = z.flatten(2).mean(2)
+        logits: Tensor = self.linear(z)
+        return logits
+
+
+def _classifier(head: Segment, shape: tuple[int, ...], classes: int, real: bool) -> Segment:
+    module = _Classifier(shape, classes, "cpu" if real else "meta")
+    return Segment("own", "client", module, (f"head:{head.outputs[0]}",))
 
 
 def _segments(

@@ -23,7 +23,7 @@ from .offers import Offer, offer
 from .pace import World
 from .places import TOPOLOGIES, Network
 from .probing import leakages, speed
-from .setting import SCHEDULES, Setting, schedule_of
+from .setting import LOCAL, SCHEDULES, Setting, schedule_of
 
 if TYPE_CHECKING:
     from ..metering.table import Table
@@ -126,6 +126,7 @@ def plan(
     every: bool = False,
     limits: Limits | None = None,
     goal: str = "time",
+    leak: bool = True,
 ) -> Plan:
     """Work out what it costs to train ``model``, cut anywhere, before anything is trained.
 
@@ -153,6 +154,7 @@ def plan(
         every: Work out every topology and schedule at every cut.
         limits: What a client may be asked at most.
         goal: What is wanted least: ``time``, ``bytes``, ``flops``, ``memory`` or ``leakage``.
+        leak: Whether the example is of real rows, with which leakage is measured.
 
     Returns:
         All of it, with the best and why.
@@ -191,6 +193,7 @@ def plan(
         every=every,
         limits=limits or Limits(),
         goal=goal,
+        leak=leak,
     )
 
 
@@ -203,10 +206,11 @@ def plan_network(
     every: bool,
     limits: Limits,
     goal: str,
+    leak: bool = True,
 ) -> Plan:
     """Return the plan of a network for a setting; see `plan`."""
     _check(topologies, schedules, setting, goal)
-    leaks = leakages(network)
+    leaks = leakages(network) if leak else {}
     first, *others = schedules
     offers = list(_offers(network, setting, topologies, schedules if every else [first], leaks))
     best = choose(offers, limits, goal)
@@ -267,4 +271,6 @@ def _at(
     places = [place for topology in topologies if (place := network.place(topology, cut)) is not None]
     for place in places:
         for word in words:
+            if word == LOCAL and not network.learns_alone(place, setting.share_labels):
+                continue
             yield offer(network, place, word, schedule_of(word), setting, leaks.get(cut, math.nan))

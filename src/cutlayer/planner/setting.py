@@ -13,14 +13,17 @@ from ..schedules import Parallel, RoundRobin, Schedule, SplitFed
 from ..study import Study
 from .pace import World
 
-__all__ = ["SCHEDULES", "Setting", "schedule_of"]
+__all__ = ["LOCAL", "SCHEDULES", "Setting", "schedule_of"]
 
+LOCAL = "local_loss"
+"""The schedule in which clients learn from a loss of their own, and no gradient comes back."""
 SCHEDULES: Mapping[str, Callable[[], Schedule]] = {
     "round_robin": RoundRobin,
     "splitfed1": lambda: SplitFed(version=1),
     "splitfed2": lambda: SplitFed(version=2),
     "splitfed3": lambda: SplitFed(version=3),
     "parallel": Parallel,
+    LOCAL: lambda: SplitFed(version=1, local=True),
 }
 """Schedules by the words that a plan knows."""
 

@@ -1,0 +1,300 @@
+"""``cutlayer plan``: what a split costs, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CutlayerError, StudyError, nearest
+from .screen import console
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..data import Holdings
+    from ..metering.table import Table
+    from ..planner import Plan
+
+__all__ = ["plan"]
+
+_LIMIT = "A limit; ways beyond it are marked x and not advised."
+
+
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A study.toml with one model, file.py:function, or a network such as vgg16.",
+            metavar="STUDY.TOML|MODEL",
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option("--input", help="Shape of one sample.", metavar="3,32,32")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of one sample of token ids, instead.", metavar="64")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An argument of the function.", metavar="NAME=VALUE")
+    ] = None,
+    clients: Annotated[int | None, typer.Option(min=1, help="Clients; 10 unless given.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Training rows of all clients; 50,000 unless given.")
+    ] = None,
+    test_rows: Annotated[int | None, typer.Option(min=0, help="Rows measured after each epoch.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows in a batch; 64 unless given.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; 1 unless given.")] = None,
+    local_epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of federated averaging between two averages.")
+    ] = 1,
+    codec: Annotated[str | None, typer.Option(help="How what crosses is written.", metavar="int8")] = None,
+    link: Annotated[float, typer.Option(help="Mbit/s that a client receives.", metavar="MBIT")] = 100.0,
+    up: Annotated[
+        float | None, typer.Option(help="Mbit/s that it sends; as many unless given.", metavar="MBIT")
+    ] = None,
+    latency: Annotated[float, typer.Option(help="Milliseconds one way.", metavar="MS")] = 10.0,
+    server_link: Annotated[float, typer.Option(help="Mbit/s of the server.", metavar="MBIT")] = 1000.0,
+    client_flops: Annotated[
+        float | None,
+        typer.Option(
+            help="FLOP a second of a client; this machine's, measured, unless given.", metavar="5e9"
+        ),
+    ] = None,
+    server_flops: Annotated[
+        float | None,
+        typer.Option(
+            help="FLOP a second of the server; 50 times this machine's unless given.", metavar="1e12"
+        ),
+    ] = None,
+    spread: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="How much clients differ in speed; 0.5: one in six has 0.6 of the median."
+        ),
+    ] = 0.0,
+    topologies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topology", help="vanilla, u_shaped or multi_hop at every cut; may be repeated.", metavar="NAME"
+        ),
+    ] = None,
+    schedules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule",
+            help="round_robin, splitfed1, 2, 3, parallel or local_loss; the first at every cut, all at the best; may "
+            "be repeated.",
+            metavar="NAME",
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every topology and schedule at every cut; takes a while.")
+    ] = False,
+    goal: Annotated[
+        str, typer.Option(help="What is wanted least: time, bytes, flops, memory, leakage.")
+    ] = "time",
+    max_client_flops: Annotated[float | None, typer.Option(help=_LIMIT, metavar="1e12")] = None,
+    max_client_memory: Annotated[float | None, typer.Option(help=_LIMIT, metavar="BYTES")] = None,
+    max_client_bytes: Annotated[float | None, typer.Option(help=_LIMIT, metavar="BYTES")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help=_LIMIT, metavar="SECONDS")] = None,
+    max_leakage: Annotated[
+        float | None,
+        typer.Option(help=f"{_LIMIT} It is measured where a study's data are at hand.", metavar="0.8"),
+    ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="Work out a paper's tables instead: health-tables or singh.", metavar="NAME"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the trade-off into this folder, as SVG and PNG.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Work out what a split costs, cut by cut, before anything is trained: FLOPs, bytes, memory, time, leakage.
+
+    FLOPs and bytes are those that the meters of a run will count. Time is by the speeds and links given. Beside them
+    stand federated averaging and large-batch SGD on the same data, and the best cut within limits is advised.
+
+    \b
+    cutlayer plan vgg16 --clients 100 --rows 50000 --epochs 5
+    cutlayer plan resnet18 --link 20 --up 5 --latency 40 --client-flops 5e9 --max-client-bytes 1e9
+    cutlayer plan model.py:network --input 3,224,224 --topology u_shaped --codec int8
+    cutlayer plan study.toml --max-leakage 0.5 --json
+    cutlayer plan lenet --plot plots --goal bytes
+    cutlayer plan --paper health-tables
+    """  # noqa: D301
+    if paper is not None:
+        _show_paper(paper, plot, as_json)
+        return
+    if model is None:
+        raise StudyError(
+            "there is nothing to plan", todo="name a study.toml, file.py:function or a network like vgg16"
+        )
+    from ..planner import SCHEDULES, Limits, Line
+    from ..planner import plan as plan_
+
+    subject = (
+        _from_study(model, shape, tokens)
+        if model.endswith(".toml")
+        else _made(model, shape, tokens, settings)
+    )
+    made = plan_(
+        subject.model,
+        subject.example,
+        labels=subject.labels,
+        share_labels=subject.share_labels,
+        leak=subject.real,
+        optimizer=subject.optimizer,
+        loss=subject.loss,
+        clients=clients or subject.clients,
+        rows=rows or subject.rows,
+        test_rows=subject.test_rows if test_rows is None else test_rows,
+        batch_size=batch or subject.batch_size,
+        epochs=epochs or subject.epochs,
+        local_epochs=local_epochs,
+        codecs=codec,
+        client_flops=client_flops,
+        server_flops=server_flops,
+        line=Line(mbit=link, up_mbit=up, latency_ms=latency),
+        server_line=Line(mbit=server_link, latency_ms=0.0),
+        spread=spread,
+        topologies=topologies or ("vanilla",),
+        schedules=schedules or tuple(SCHEDULES),
+        every=every,
+        goal=goal,
+        limits=Limits(
+            client_flops=max_client_flops,
+            client_memory_bytes=max_client_memory,
+            client_bytes=max_client_bytes,
+            seconds=max_seconds,
+            leakage=max_leakage,
+        ),
+    )
+    _show(made, plot, as_json)
+
+
+def _show(made: Plan, plot: Path | None, as_json: bool) -> None:
+    files = made.plot(plot) if plot is not None else []
+    if as_json:
+        typer.echo(made.json())
+        return
+    screen = console()
+    for table in (made.table(), made.ways()):
+        _print(table)
+    screen.print(made.text, markup=False)
+    for file in files:
+        screen.print(f"Plot: {file}", markup=False, soft_wrap=True)
+
+
+def _print(table: Table) -> None:
+    """Print a table: in colour and folded to the width in a terminal."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if index > 2 else "left", overflow="fold")
+    for cells in table.cells():
+        style = {"*": "bold green", "x": "dim"}.get(cells[0], "")
+        shown.add_row(*map(Text, cells), style=style)
+    screen = console()
+    screen.print(shown)
+    if table.note:
+        screen.print(Text(table.note, style="dim"))
+
+
+def _show_paper(word: str, plot: Path | None, as_json: bool) -> None:
+    from ..planner.papers import PAPERS
+
+    if word not in PAPERS:
+        raise StudyError(f"no tables are known of a paper {word!r}", todo=nearest(word, list(PAPERS)))
+    found = PAPERS[word]()
+    files: Sequence[Path] = ()
+    if plot is not None and word == "singh":
+        from ..planner.drawing import save_break_even
+
+        files = save_break_even(plot)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"paper": found.title, "figures": dict(found.figures)}, indent=2))
+        return
+    screen = console()
+    screen.print(found.title, style="bold", markup=False)
+    screen.print("\n".join(found.lines), markup=False, soft_wrap=True)
+    for table in found.tables:
+        screen.print()
+        screen.print(table.text(), markup=False, soft_wrap=True)
+    for file in files:
+        screen.print(f"Plot: {file}", markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is planned, as far as the command line does not say it."""
+
+    model: nn.Module
+    example: tuple[Tensor, ...]
+    real: bool = False
+    labels: Tensor | None = None
+    share_labels: bool = True
+    loss: Any = None
+    optimizer: Any = None
+    clients: int = 10
+    rows: int = 50_000
+    test_rows: int = 0
+    batch_size: int = 64
+    epochs: int = 1
+
+
+def _made(word: str, shape: str | None, tokens: int | None, settings: list[str] | None) -> _Subject:
+    from .cuts import _made as made
+
+    network, example = made(word, shape, tokens, settings or [])
+    return _Subject(model=network, example=example)
+
+
+def _from_study(path: str, shape: str | None, tokens: int | None) -> _Subject:
+    """Return the model of a study file, with its settings, and rows of its data where they are at hand."""
+    from ..runtime.cohorts import Cohorts
+    from ..study_file import load_study
+
+    if shape is not None or tokens is not None:
+        raise StudyError("a study file's data say what the input is", todo="leave --input and --tokens out")
+    file = load_study(path)
+    network, few = file.network()
+    study, holdings = file.build()
+    dealt = Cohorts(study.graph, holdings).rows
+    label = next(iter(study.graph.losses.values()))
+    example, labels, shared = _rows_of(holdings, few)
+    return _Subject(
+        model=network,
+        example=example,
+        real=len(example[0]) > len(few[0]),
+        labels=labels,
+        share_labels=shared,
+        loss=label.function,
+        optimizer=study.optimizers[study.graph.order[0]],
+        clients=len(study.graph.turns),
+        rows=sum(turn.get("train", 0) for turn in dealt),
+        test_rows=sum(turn.get(split, 0) for turn in dealt for split in study.evaluate),
+        batch_size=study.batch_size,
+        epochs=study.epochs,
+    )
+
+
+def _rows_of(holdings: Holdings, few: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None, bool]:
+    """Return rows of inputs and labels, and whether clients hold the labels; a few of noise where data are away."""
+    roles = [role for role in holdings.roles if "y" in holdings.fields(role)]
+    shared = "client" in roles or not roles
+    try:
+        fields = holdings.example("client", 64)
+        labels = holdings.example(roles[0], 2)["y"] if roles else None
+    except CutlayerError:
+        return few, None, shared
+    return tuple(rows for name, rows in fields.items() if name != "y"), labels, shared
