@@ -2,13 +2,13 @@
 
 LeNet-5 with ReLU (6 and 16 channels, linear layers of 120, 84 and 10), one client with the first 6,000 training images,
 two epochs of Adam with 0.001 in batches of 64; cut after each of five of its layers. The server sees the activations
-of 200 test images at the end of training. Two attacks of He, Zhang and Lee 2019: the white box, which has the client's
-trained segment (300 steps of Adam with 0.05, total variation 0.01), and a decoder, which may ask it about the last
-5,000 training images, which the client has not (300 batches of 64). A blind guess is the mean of these. Images are from
-0 to 1; SSIM has a uniform window of 7 pixels; the classifier that judges reconstructions was trained on 5,000 images
+of 100 test images at the end of training. Two attacks of He, Zhang and Lee 2019: the white box, which has the client's
+trained segment (250 steps of Adam with 0.05, total variation 0.01), and a decoder, which may ask it about the last
+3,000 training images, which the client has not (200 batches of 64). A blind guess is the mean of these. Images are from
+0 to 1; SSIM has a uniform window of 7 pixels; the classifier that judges reconstructions was trained on 3,000 images
 that are nobody else's. Seeds differ in initial weights, in the order of rows and in the attacks' own random numbers.
 
-Each run is kept, so that what was interrupted goes on where it was; about 15 minutes on one core.
+Each run is kept, so that what was interrupted goes on where it was; about 10 minutes on one core.
 
     python benchmarks/inversion_depth.py --mnist mnist63k.npz
     python benchmarks/inversion_depth.py --mnist mnist63k.npz --picture    # the picture beside the results
@@ -40,8 +40,8 @@ from cutlayer.audit.scores import independent_classifier, score_inputs
 
 NAME = "inversion_depth"
 CUTS = ("conv1", "pool1", "conv2", "pool2", "fc1")
-ROWS, TEST, PUBLIC, BATCH, EPOCHS, RATE = 6_000, 200, 5_000, 64, 2, 1e-3
-STEPS, DECODER_STEPS = 300, 300
+ROWS, TEST, PUBLIC, BATCH, EPOCHS, RATE = 6_000, 100, 3_000, 64, 2, 1e-3
+STEPS, DECODER_STEPS = 250, 200
 MIN_FIRST, MAX_RISE, MIN_FALL = 0.98, 0.02, 0.2
 SHOWN = 10
 
@@ -128,7 +128,7 @@ def measure(asked: argparse.Namespace) -> measuring.Figures:
     }
     settings |= {name: str(attack) for name, attack in attacks.items()}
     data = mnist(asked, rows, test, public)
-    judge = independent_classifier(data["x_judge"], data["y_judge"], 10, 0, steps=20 if asked.quick else 600)
+    judge = independent_classifier(data["x_judge"], data["y_judge"], 10, 0, steps=20 if asked.quick else 300)
     kept = Kept(NAME, settings, quick=asked.quick)
     seeds = range(1 if asked.quick else asked.seeds)
     runs: dict[str, list[measuring.Figures]] = {cut: [] for cut in CUTS}

@@ -87,7 +87,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="inversion_depth", bar="SSIM at least 0.98 after the first convolution, and falling with depth",
-        minutes=15,
+        minutes=10,
     ),
     Benchmark(
         name="seed_experiment", bar="SplitNN beyond 85 % of its final accuracy when FedAvg passes 25 %",

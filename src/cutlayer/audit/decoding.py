@@ -41,7 +41,7 @@ class Decoding(InputAttack):
     )
     source: ClassVar[str] = "Vepakomma et al. 2020 (leaked pairs); He, Zhang and Lee 2019 (black box)"
     steps: int = 1000
-    lr: float = 1e-3
+    lr: float = 3e-3
     rows: int = 256
 
     def __post_init__(self) -> None:

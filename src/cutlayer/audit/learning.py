@@ -92,7 +92,7 @@ def classifier(shape: Sequence[int], classes: int) -> nn.Module:
 
 
 def encoder(shape: Sequence[int], out: Sequence[int], positive: bool = False) -> nn.Module:
-    """Return a small network from inputs [B, *shape] to activations [B, *out], none of them negative if ``positive``."""
+    """Return a small network from inputs [B, *shape] to activations [B, *out], none negative if ``positive``."""
     last: list[nn.Module] = [nn.ReLU()] if positive else []
     if len(shape) == len(out) == 3:
         return nn.Sequential(
@@ -108,7 +108,8 @@ def encoder(shape: Sequence[int], out: Sequence[int], positive: bool = False) ->
 def decoder(shape: Sequence[int], out: Sequence[int], low: float, high: float) -> nn.Module:
     """Return a small network from activations [B, *shape] to inputs [B, *out] between ``low`` and ``high``.
 
-    Images are grown by transposed convolutions, from the activation's size or from a quarter of the image's.
+    Images are grown by transposed convolutions, from the activation's size or from a quarter of the image's. Groups of
+    channels are normalised, so that it does not end at one image for all where most pixels are alike.
     """
     last: list[nn.Module] = [_Between(low, high)] if math.isfinite(low) and math.isfinite(high) else []
     if len(out) != 3:
@@ -119,16 +120,20 @@ def decoder(shape: Sequence[int], out: Sequence[int], low: float, high: float) -
         channels, height, width = shape
     else:
         channels, height, width = _WIDTH, -(-out[1] // 4), -(-out[2] // 4)
-        layers = [nn.Flatten(), nn.Linear(math.prod(shape), channels * height * width), nn.ReLU()]
-        layers += [nn.Unflatten(1, (channels, height, width))]
-    layers += [nn.Conv2d(channels, _WIDTH, 3, padding=1), nn.ReLU()]
+        layers = [nn.Flatten(), nn.Linear(math.prod(shape), channels * height * width)]
+        layers += [nn.Unflatten(1, (channels, height, width)), *_normed(channels)]
+    layers += [nn.Conv2d(channels, _WIDTH, 3, padding=1), *_normed(_WIDTH)]
     while 2 * height <= out[1] and 2 * width <= out[2]:
-        layers += [nn.ConvTranspose2d(_WIDTH, _WIDTH, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(_WIDTH, _WIDTH, 4, stride=2, padding=1), *_normed(_WIDTH)]
         height, width = 2 * height, 2 * width
     if (height, width) != tuple(out[1:]):
         layers += [nn.Upsample(size=tuple(out[1:]), mode="bilinear")]
-    layers += [nn.Conv2d(_WIDTH, _WIDTH // 2, 3, padding=1), nn.ReLU()]
+    layers += [nn.Conv2d(_WIDTH, _WIDTH // 2, 3, padding=1), *_normed(_WIDTH // 2)]
     return nn.Sequential(*layers, nn.Conv2d(_WIDTH // 2, out[0], 3, padding=1), *last)
+
+
+def _normed(channels: int) -> list[nn.Module]:
+    return [nn.GroupNorm(4, channels), nn.LeakyReLU(0.1)]
 
 
 class _Between(nn.Module):
