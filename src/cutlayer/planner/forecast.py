@@ -130,7 +130,7 @@ def _note_all(meter: Meter, items: Iterable[list[Priced]]) -> None:
 def _note(meter: Meter, priced: Priced, times: int) -> None:
     """Count what an action costs where the meters count it."""
     action, cost = priced.action, priced.cost
-    if cost.direction and (cost.flops or cost.direction != "backward"):
+    if cost.direction:
         count = meter.compute(action.party, cost.segment, cost.direction)
         count[0] += times
         count[1] += times * cost.flops

@@ -85,7 +85,7 @@ class Network:
             )
         self.parameters = sum(p.numel() for p in model.parameters())
         self.whole = copy.deepcopy(model)
-        self._hollow = without_data(self._survey.model)
+        self._hollow = _hollow(self._survey.model, self.rows)
         self._loss = loss or nn.CrossEntropyLoss()
         rows = len(self.rows[0])
         self._label = TensorSpec.of(torch.zeros(rows, dtype=torch.long) if labels is None else labels)
@@ -204,7 +204,7 @@ class Network:
             shares=() if holder == last else (Share("y", holder, last),),
             name=place.topology,
         )
-        return _with_specs(graph, self._fields(inputs), real).with_codecs(codecs)
+        return _with_specs(graph, self._fields(inputs)).with_codecs(codecs)
 
     def _fields(self, inputs: Sequence[str]) -> dict[str, TensorSpec]:
         names = ("x",) if len(inputs) == 1 else inputs
@@ -301,13 +301,17 @@ def _segments(
     return segments
 
 
-def _with_specs(graph: SplitGraph, fields: Mapping[str, TensorSpec], real: bool) -> SplitGraph:
+def _with_specs(graph: SplitGraph, fields: Mapping[str, TensorSpec]) -> SplitGraph:
     """Let the graph know the shapes of what crosses, by sending shapes alone through it."""
     values: dict[Ref, Tensor] = {}
+    weights = (t for s in graph.segments.values() for t in s.module.parameters())
+    device = next(weights, torch.zeros(())).device
     for name in graph.order:
         segment = graph.segments[name]
-        module = without_data(segment.module) if real else segment.module
-        inputs = [values[ref] if isinstance(ref, Ref) else _empty(fields[ref]) for ref in graph.wiring[name]]
+        module = segment.module
+        inputs = [
+            values[ref] if isinstance(ref, Ref) else _empty(fields[ref], device) for ref in graph.wiring[name]
+        ]
         training = module.training
         with torch.no_grad():
             made = module.eval()(*inputs)
@@ -326,5 +330,16 @@ def _with_specs(graph: SplitGraph, fields: Mapping[str, TensorSpec], real: bool)
     return graph
 
 
-def _empty(spec: TensorSpec) -> Tensor:
-    return torch.zeros((2, *spec.shape), dtype=spec.dtype, device="meta")
+def _empty(spec: TensorSpec, device: torch.device) -> Tensor:
+    return torch.zeros((2, *spec.shape), dtype=spec.dtype, device=device)
+
+
+def _hollow(model: nn.Module, rows: Sequence[Tensor]) -> nn.Module:
+    """Return a copy of ``model`` without numbers; the model itself, where shapes alone do not go through it."""
+    hollow = without_data(model)
+    try:
+        with torch.no_grad():
+            hollow(*(tensor[:_FEW].to("meta") for tensor in rows))
+    except Exception:  # a layer may do to data what shapes alone do not allow
+        return model
+    return hollow

@@ -214,8 +214,9 @@ def plan_network(
     first, *others = schedules
     offers = list(_offers(network, setting, topologies, schedules if every else [first], leaks))
     best = choose(offers, limits, goal)
-    if best is not None and not every:
-        cut = best.cut.split(" + ")[0]
+    promising = best or choose(offers, Limits(), goal)
+    if promising is not None and not every:
+        cut = promising.cut.split(" + ")[0]
         known = {(o.method, o.schedule, o.cut) for o in offers}
         for one in _at(network, setting, cut, TOPOLOGIES, [first, *others], leaks):
             if (one.method, one.schedule, one.cut) not in known:
