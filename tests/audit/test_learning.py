@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from cutlayer.audit.learning import applied, batches, classifier, decoder, encoder, fit, frozen, seeded
@@ -61,3 +62,14 @@ def test_random_numbers_inside_follow_from_the_seed_and_those_outside_go_on():
         assert torch.equal(torch.rand(3), one)
     with seeded(1, "b"):
         assert not torch.equal(torch.rand(3), one)
+
+
+def test_a_decoder_does_not_end_at_one_image_for_all_where_most_pixels_are_black():
+    x = nn.functional.pad(torch.from_numpy(load_digits().images[:400, None] / 16).float(), (4, 4, 4, 4))
+    with seeded(0, "black"):
+        z = torch.relu(x.flatten(1) @ torch.randn(256, 64))
+        z = (z / z.std()).unflatten(1, (16, 2, 2))
+        network = decoder((16, 2, 2), (1, 16, 16), 0.0, 1.0)
+        fit(network, z, x, nn.functional.mse_loss, steps=100, lr=3e-3)
+    error = (applied(network, z) - x).square().mean()
+    assert float(error) < 1.2 * float((x - x.mean(0)).square().mean())  # all black: 3.3 times
