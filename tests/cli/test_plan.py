@@ -1,0 +1,82 @@
+"""``cutlayer plan``: of a network, a study file and a paper; tables, JSON, plots, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cutlayer.cli import app
+
+STUDY = """
+[study]
+name = "digits"
+epochs = 2
+batch_size = 32
+[graph]
+topology = "vanilla"
+model = { function = "mlp", arguments = { sizes = [64, 24, 10] } }
+cut = "activation1"
+[data]
+source = "digits"
+[data.rows]
+parties = 3
+[optimizer]
+name = "Adam"
+lr = 0.01
+"""
+SPEEDS = ["--client-flops", "1e9", "--server-flops", "1e10"]
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, ["plan", *words], env={"COLUMNS": "200"})
+
+
+def test_a_network_by_its_name_gets_tables_and_a_paragraph():
+    shown = run("lenet", *SPEEDS, "--rows", "100", "--clients", "2", "--max-client-bytes", "2e6")
+    assert shown.exit_code == 0, shown.output
+    assert "conv1" in shown.output and "fedavg" in shown.output and "We advise" in shown.output
+    assert "2.00 MB (traffic of a client)" in " ".join(shown.output.split())
+
+
+def test_a_study_file_gives_rows_settings_and_leakage(tmp_path: Path):
+    file = tmp_path / "study.toml"
+    file.write_text(STUDY)
+    shown = run(str(file), *SPEEDS, "--json", "--plot", str(tmp_path / "plots"), "--schedule", "round_robin")
+    assert shown.exit_code == 0, shown.output
+    told = json.loads(shown.output)
+    setting = told["setting"]
+    assert (setting["clients"], setting["rows"], setting["test_rows"]) == (3, 1438, 359)
+    assert (setting["epochs"], setting["batch_size"], setting["optimizer"]) == (2, 32, "Adam(lr=0.01)")
+    assert all(0 < offer["leakage"] <= 1 for offer in told["offers"] if offer["method"] == "vanilla")
+    assert (tmp_path / "plots" / "trade-off.svg").is_file()
+
+
+def test_a_papers_formulas_are_printed_and_drawn(tmp_path: Path):
+    shown = run("--paper", "singh", "--plot", str(tmp_path))
+    assert shown.exit_code == 0, shown.output
+    assert "2pq + eta N K" in shown.output and "2.02e+10" in shown.output
+    assert (tmp_path / "break-even.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--paper", "helth-tables"], "health-tables"),
+        (["--json"], "nothing to plan"),
+        (["lenet", "--goal", "tme", *SPEEDS], "time"),
+        (["lenet", "--schedule", "splitfed4", *SPEEDS], "splitfed"),
+        (["vgg61"], "vgg16"),
+        (["study.toml", "--input", "3,2"], "leave --input"),
+    ],
+)
+def test_what_is_wrong_is_said(words: list[str], named: str):
+    shown = run(*words)
+    assert shown.exit_code == 1 and named in shown.output
+
+
+def test_help_teaches():
+    shown = run("--help")
+    assert shown.exit_code == 0 and "cutlayer plan --paper health-tables" in shown.output
