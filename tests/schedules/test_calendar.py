@@ -32,6 +32,47 @@ def test_an_epoch_goes_through_every_row_once(rows, size, epoch, drop_last):
     assert calendar.steps() == sum(calendar.batches(turn, "train") for turn in range(len(rows)))
 
 
+@given(
+    st.booleans(),
+    st.lists(st.integers(0, 90), min_size=1, max_size=3).filter(any),
+    st.integers(1, 4),
+    st.data(),
+)
+def test_batches_are_the_same_whichever_were_asked_for_before(pooled, rows, size, data):
+    def fresh():
+        return Calendar([{"train": count} for count in rows], size, seed=2, pooled=pooled)
+
+    calendar = fresh()
+    all_of_them = [
+        Batch("train", turn, epoch, number)
+        for turn in range(len(rows))
+        for epoch in range(2)
+        for number in range(calendar.batches(turn, "train"))
+    ]
+    for batch in data.draw(st.lists(st.sampled_from(all_of_them), max_size=12)):
+        positions = calendar.positions(batch)
+        assert positions.equal(fresh().positions(batch))
+        assert len(positions) == calendar.size(batch)
+
+
+def test_pooled_batches_have_all_rows_once_and_as_many_as_asked_for():
+    calendar = Calendar([{"train": 70}, {"train": 0}, {"train": 31}], 3, seed=4, pooled=True)
+    steps = range(calendar.batches(0, "train"))
+    batches = [[calendar.positions(Batch("train", turn, 1, step)) for turn in (0, 2)] for step in steps]
+    assert [sum(map(len, parts)) for parts in batches] == [3] * 33 + [2]
+    for place, count in enumerate([70, 31]):
+        assert sorted(torch.cat([parts[place] for parts in batches]).tolist()) == list(range(count))
+
+
+def test_of_an_epoch_that_is_over_nothing_is_kept():
+    calendar = Calendar([{"train": 100}, {"train": 100}], 1, seed=4)
+    batches = [calendar.positions(Batch("train", turn, 0, n)) for n in range(100) for turn in (0, 1)]
+    kept = sum(map(len, calendar._ready.values()))
+    assert kept < 100 <= len(batches)  # nor all of one that is at work
+    calendar.positions(Batch("train", 0, 1, 0))
+    assert {epoch for _, _, epoch, _ in calendar._ready} == {1}
+
+
 def test_the_order_depends_on_seed_epoch_and_turn_only():
     def order(seed=0, epoch=0, turn=0, asked_first=()):
         calendar = Calendar([{"train": 50}, {"train": 50}], 50, seed=seed)

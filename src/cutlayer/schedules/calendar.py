@@ -19,6 +19,9 @@ __all__ = ["TRAINED", "UNLABELLED", "Batch", "Calendar", "Leave"]
 TRAINED = ("train", UNLABELLED)
 """The splits that are trained on."""
 
+_CUT_AT_ONCE = 16
+"""Batches whose positions are cut out of their order together: a tensor takes a moment, and some 650 bytes."""
+
 
 class Batch(NamedTuple):
     """Which batch: prints as ``train.2/0/3``, the split, the turn's cohort, the epoch and the batch in it."""
@@ -83,6 +86,9 @@ class Calendar:
     pooled: bool = False
     _pool: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     _orders: dict[tuple[int, str, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _ready: dict[tuple[int, str, int, int], Sequence[Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "evaluation_batch_size"):
@@ -121,8 +127,19 @@ class Calendar:
 
     def positions(self, batch: Batch) -> Tensor:
         """Return the rows of ``batch`` as positions among its cohort's common rows: int64 [<= batch size]."""
-        first, end = self._bounds(batch)
-        return self._order(batch.turn, batch.split, batch.epoch)[first:end]
+        split, turn, epoch, number = batch
+        ready = self._ready.get((turn, split, epoch, number // _CUT_AT_ONCE))
+        if ready is None:
+            ready = self._cut(turn, split, epoch, number // _CUT_AT_ONCE)
+        return ready[number % _CUT_AT_ONCE]
+
+    def _cut(self, turn: int, split: str, epoch: int, run: int) -> Sequence[Tensor]:
+        """Return the positions of the batches of a run, for as long as it or the next one is at work."""
+        order = self._order(turn, split, epoch)
+        bounds = self._bounds(Batch(split, turn, epoch, run * _CUT_AT_ONCE), _CUT_AT_ONCE)
+        self._ready.pop((turn, split, epoch, run - 2), None)
+        ready = self._ready[turn, split, epoch, run] = torch.tensor_split(order, bounds)[1:-1]
+        return ready
 
     def rows_of(self, turn: int, epoch: int, first: int, end: int) -> int:
         """Return the rows in the training batches from ``first`` to before ``end`` of a turn."""
@@ -135,13 +152,14 @@ class Calendar:
         first, end = self._bounds(batch)
         return min(end, self.count(batch.turn, batch.split)) - first
 
-    def _bounds(self, batch: Batch) -> tuple[int, int]:
-        """Return where a batch begins and ends in its turn's order of the epoch."""
+    def _bounds(self, batch: Batch, count: int = 1) -> list[int]:
+        """Return where ``count`` batches from ``batch`` on begin in their turn's order, and the last one's end."""
+        first, end = batch.number, batch.number + count + 1
         if self.pooled and batch.split == "train":
-            drawn = self._drawn(batch.epoch)
-            return int(drawn[batch.number, batch.turn]), int(drawn[batch.number + 1, batch.turn])
+            drawn: list[int] = self._drawn(batch.epoch)[first:end, batch.turn].tolist()
+            return drawn
         size = self._size(batch.split)
-        return batch.number * size, (batch.number + 1) * size
+        return [number * size for number in range(first, end)]
 
     def _drawn(self, epoch: int) -> np.ndarray:
         """Return how many rows of each turn were drawn before each step, and in the end: int64 [steps + 1, turns]."""
@@ -164,6 +182,7 @@ class Calendar:
         if key not in self._orders:
             if self._orders and _sort(next(iter(self._orders))) != _sort(key):
                 self._orders.clear()  # turns come back while an epoch lasts; what is over is forgotten
+                self._ready.clear()
             count = self.count(turn, split)
             shuffled = self.shuffle and split in TRAINED
             draw = generator(self.seed, "order", turn, split, epoch)
