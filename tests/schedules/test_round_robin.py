@@ -13,6 +13,8 @@ from small_graphs import NAMES, small_calendar, small_graph
 from cutlayer.errors import StudyError
 from cutlayer.schedules import Calendar, Op, Program, RoundRobin, check, program_of
 from cutlayer.schedules.base import verdict
+from cutlayer.schedules.calendar import Batch
+from cutlayer.schedules.steps import Step, training_step
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -73,6 +75,17 @@ def test_a_turn_is_as_many_batches_as_asked_for():
         order[turn] = "".join(a.party[-1] for a in program if a.op is Op.LOAD)
         assert [a.step for a in program if a.op is Op.LOAD] == list(range(9))
     assert order == {0: "000000111", 1: "010101000", 4: "000011100"}
+
+
+def test_a_turn_is_a_training_step_on_each_batch_numbered_on():
+    graph, calendar = small_graph("vanilla"), Calendar([{"train": 25}, {"train": 13}], 2)
+    steps = [item for item in RoundRobin(turn=5).epoch(graph, calendar, 3) if isinstance(item, Step)]
+    turns = [0] * 5 + [1] * 5 + [0] * 5 + [1] * 2 + [0] * 3
+    done = [0, 0]
+    for place, (turn, step) in enumerate(zip(turns, steps, strict=True)):
+        alike = training_step(graph, turn, 60 + place, Batch("train", turn, 3, done[turn]))
+        assert step == alike and step.template is alike.template
+        done[turn] += 1
 
 
 def test_a_client_without_rows_has_no_turn():

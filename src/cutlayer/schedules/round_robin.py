@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from ..graph.split_graph import SplitGraph
 from .actions import Action, Op
 from .calendar import Batch, Calendar
 from .step_options import StepOptions
-from .steps import Step, data_roles, evaluation_step, hand_over
+from .steps import Step, data_roles, evaluation_step, hand_over, repeated
 
 __all__ = ["RoundRobin"]
 
@@ -59,14 +59,25 @@ class RoundRobin(StepOptions):
         for turn, first, count in self._turns(calendar, epoch):
             yield from self._pass_on(graph, holder, turn, step)
             holder = turn
-            for batches in self.groups(calendar, turn, epoch, first, first + count):
-                yield self.step_on(graph, turn, step, batches)
-                step += len(batches)
+            step = yield from self._train(graph, calendar, Batch("train", turn, epoch, first), count, step)
         if holder is None:
             return
         for name in graph.order:
             if any(p.requires_grad for p in graph.segments[name].module.parameters()):
                 yield Action(step, graph.turns[holder][graph.segments[name].role], Op.ADVANCE, name)
+
+    def _train(
+        self, graph: SplitGraph, calendar: Calendar, batch: Batch, count: int, step: int
+    ) -> Generator[Step, None, int]:
+        """Yield the steps on ``count`` batches from ``batch`` on; return the number of the step after them."""
+        end = batch.number + count
+        if self.accumulate == 1 and not self.unlabelled:
+            yield from repeated(self.step_on(graph, batch.turn, step, (batch,)), batch, end)
+            return step + count
+        for batches in self.groups(calendar, batch.turn, batch.epoch, batch.number, end):
+            yield self.step_on(graph, batch.turn, step, batches)
+            step += len(batches)
+        return step
 
     def evaluation(
         self, graph: SplitGraph, calendar: Calendar, epoch: int, split: str

@@ -24,6 +24,7 @@ __all__ = [
     "in_copy",
     "placed_on_roles",
     "prediction_step",
+    "repeated",
     "training_step",
 ]
 
@@ -94,6 +95,15 @@ def training_step(
         local: Send no gradient back where the sender has a loss of its own to train by.
     """
     return Step(_placed(graph, turn, "local" if local else "train", copies), step, str(batch))
+
+
+def repeated(made: Step, batch: Batch, end: int) -> Iterator[Step]:
+    """Yield ``made``, the step on ``batch``, for each batch from there to before ``end``: a step number each."""
+    template, step, _ = made
+    name = str(batch._replace(number=0))[:-1]
+    for number in range(batch.number, end):
+        yield Step(template, step, f"{name}{number}")
+        step += 1
 
 
 def evaluation_step(
