@@ -25,6 +25,9 @@ class Spent:
     flops: float = 0.0
     bytes: float = 0.0
 
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.flops + other.flops, self.bytes + other.bytes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -83,8 +86,6 @@ def spent_by_epoch(
             sizes[event.epoch] = sizes.get(event.epoch, 0.0) + ends * event.frame_bytes * part
     found, now = {}, Spent()
     for epoch in sorted({*flops, *sizes}):
-        now = Spent(
-            now.flops + flops.get(epoch, 0.0) / len(who), now.bytes + sizes.get(epoch, 0.0) / len(who)
-        )
+        now += Spent(flops.get(epoch, 0.0) / len(who), sizes.get(epoch, 0.0) / len(who))
         found[epoch] = now
     return found

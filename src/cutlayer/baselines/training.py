@@ -21,7 +21,7 @@ from ..runtime.simulate import Progress
 from ..runtime.snapshots import Snapshot, Snapshots
 from ..runtime.training import own_randomness
 from ..study import Study
-from .account import Budget, spent
+from .account import Budget, Spent, spent
 from .clients import Clients, server_of
 from .methods import Method
 from .outcome import Outcome
@@ -108,6 +108,7 @@ class _Training:
         self.uncut = Uncut(study, self.meter, method.rate)
         self.snapshots = Snapshots(log.folder)
         self.progress = Progress(epochs=method.rounds)
+        self.spent = Spent()
         self._on_progress, self._shown = on_progress, 0.0
         server = server_of(study.graph, clients.role)
         self.work = Work(
@@ -122,7 +123,7 @@ class _Training:
         number, reason = first - 1, "all rounds done"
         with own_randomness():
             for number in range(first, self.method.rounds):
-                if self._enough():
+                if self.budget is not None and self.budget.reached(self.spent):
                     number, reason = number - 1, str(self.budget)
                     break
                 self._round(number)
@@ -144,6 +145,7 @@ class _Training:
             self.work.step = int(snapshot.memory["step"])
         if not finished(self.log.events):
             self.log.rewind(snapshot.position.epoch - 1)
+        self.spent = spent(self.log.events, self.clients.names)
         return snapshot.position.epoch
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
@@ -167,8 +169,10 @@ class _Training:
         )
         for split in self.study.evaluate:
             self._evaluate(number, split)
-        for event in self.meter.drain(number):
+        counted = list(self.meter.drain(number))
+        for event in counted:
             self.log.write(event)
+        self.spent += spent(counted, self.clients.names)
         self.snapshots.keep(
             Snapshot(
                 position=Position(number + 1, 0),
@@ -199,9 +203,6 @@ class _Training:
                         metrics=metrics,
                     )
                 )
-
-    def _enough(self) -> bool:
-        return self.budget is not None and self.budget.reached(spent(self.log.events, self.clients.names))
 
     def _show(self, loss: float) -> None:
         self.progress.step, self.progress.loss = self.work.step - 1, loss
