@@ -247,7 +247,10 @@ class _Trial:
                 )
         else:
             right = self._right(after, guess, sights, known)
-            scores, guessed = (score_labels(one.labels, one.scores, right) for one in (guess, blind))
+            scores, guessed = (
+                score_labels(one.labels, one.scores, right, 1 if after == "members" else None)
+                for one in (guess, blind)
+            )
         return self._finding(
             attack, after, scores=scores, blind=guessed, rows=len(guess.at), note=guess.note, seconds=took,
             pictures=pictures,

@@ -136,14 +136,14 @@ def standardized_error(guess: Tensor, truth: Tensor) -> float:
 
 
 def r_squared(guess: Tensor, truth: Tensor) -> float:
-    """Return the mean coefficient of determination of the columns [N, D] that are not constant; 0 if all are."""
+    """Return the coefficient of determination of columns [N, D], each weighted by its variance; 0 if none varies.
+
+    So columns that hardly vary, as the corners of images do, do not drown the others, and constant ones do not count.
+    """
     truth, guess = truth.double(), guess.double()
     spread = (truth - truth.mean(0)).square().sum(0)
-    varies = spread > 0
-    if not bool(varies.any()):
-        return 0.0
-    error = (guess - truth).square().sum(0)
-    return float((1 - error[varies] / spread[varies]).mean())
+    error = (guess - truth).square().sum(0)[spread > 0]
+    return 1 - float(error.sum() / spread.sum()) if len(error) else 0.0
 
 
 def independent_classifier(x: Tensor, y: Tensor, classes: int, seed: int, steps: int = 600) -> nn.Module:

@@ -18,7 +18,7 @@ AFTER = {
 }
 _MEASURES = {
     "inputs": ("ssim", "r2", "distance_correlation_corrected"),
-    "labels": ("leak_auc", "label_accuracy", "matched_accuracy"),
+    "labels": ("leak_auc", "label_accuracy", "purity"),
     "members": ("leak_auc",),
     "attribute": ("label_accuracy",),
 }
@@ -27,7 +27,7 @@ _NAMES = {
     "r2": "R²",
     "leak_auc": "leak AUC",
     "label_accuracy": "accuracy",
-    "matched_accuracy": "accuracy of groups",
+    "purity": "purity of groups",
     "distance_correlation_corrected": "distance correlation (corrected)",
 }
 _WORDS = (
