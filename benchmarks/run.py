@@ -94,6 +94,9 @@ BENCHMARKS = (
         minutes=60,
     ),
     Benchmark(
+        name="plan_against_meters", bar="FLOPs and bytes of plan and meters equal, times within 15 %", minutes=5,
+    ),
+    Benchmark(
         name="wan_schedules", bar="overlap and codec: at least 0.9 of what link or arithmetic allow (needs root)",
         minutes=5,
     ),
