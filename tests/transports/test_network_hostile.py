@@ -142,6 +142,18 @@ def test_who_does_what_it_must_not_is_dropped_and_noted(host, honest, raw, misde
     assert host.end.receive("hospital-b", 5) == b"undisturbed"
 
 
+def test_nothing_that_a_dropped_party_still_sends_is_delivered(host, honest, raw):
+    raw.hello()
+    raw.envelope(Lane.DATA, b"in time")
+    assert host.end.receive("hospital-a", 5) == b"in time"
+    host.hub.drop("hospital-a", "enough")
+    raw.envelope(Lane.DATA, b"late")
+    raw.envelope(Lane.DATA, b"late", target=B)
+    for end in (host.end, honest.end):
+        with pytest.raises(TransportError, match="nothing came"):
+            end.receive("hospital-a", 0.5)
+
+
 def test_pairs_that_the_study_does_not_know_are_not_relayed(keys, host, honest):
     honest.end.send("hospital-a", b"frame")
     with pytest.raises(IdentityError, match="may not send frames to 'hospital-a' in this study"):

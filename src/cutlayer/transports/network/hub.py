@@ -83,6 +83,7 @@ class Hub:
         }
         self._incarnation = os.urandom(16)
         self._generation = 0
+        self._dropped_any = False
         self.transport = NetworkTransport(
             self.party, self._names, lambda name: self._guests[name].link, self._say_closed, self._settings
         )
@@ -153,6 +154,7 @@ class Hub:
     def drop(self, party: str, reason: str) -> None:
         """End the stream of ``party``, tell it why, and refuse it for a while: see `Guest.refuse`."""
         guest = self._guest(party)
+        self._dropped_any = True
         guest.refuse(reason)
         stream = guest.link.stream
         if stream is not None:
@@ -274,9 +276,10 @@ class Hub:
     # --- envelopes -------------------------------------------------------------------------------
 
     def _check(self, guest: Guest, envelope: Envelope) -> None:
-        refusal = guest.refusal()
-        if refusal:
-            raise _Dropped(refusal)
+        if self._dropped_any:  # else nobody that has come in is refused
+            refusal = guest.refusal()
+            if refusal:
+                raise _Dropped(refusal)
         if envelope.source != guest.place:
             raise Violation("it sent in another party's name", got=f"place {envelope.source}")
 
