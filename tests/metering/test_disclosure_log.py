@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import wait
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -319,6 +320,31 @@ def test_a_log_that_was_taken_away_meanwhile_is_noticed(tmp_path, exchanged):
         (tmp_path / LOG_NAME).write_bytes((tmp_path / "old").read_bytes())
     with pytest.raises(LogError, match="another file was put in its place" if exchanged else "No such file"):
         log.close()
+
+
+def test_a_log_that_was_taken_away_is_noticed_while_frames_leave_and_serves_once_it_is_back(tmp_path):
+    with DisclosureLog(tmp_path, "a", study=STUDY) as log:
+        (tmp_path / LOG_NAME).rename(tmp_path / "old")
+        log._sync_at -= 60  # as if a while had gone by
+        log.note(activation(0), "server")
+        wait([log._syncing])
+        for step in (1, 2):
+            with pytest.raises(LogError, match="so nothing leaves: No such file"):
+                log.note(activation(step), "server")
+        (tmp_path / "old").rename(tmp_path / LOG_NAME)
+        for step in (3, 4):
+            log.note(activation(step), "server")
+    assert read_disclosures(tmp_path).flows[0].frames == 5
+
+
+def test_frames_leave_while_the_log_is_brought_to_the_disk(tmp_path):
+    with DisclosureLog(tmp_path, "a", study=STUDY) as log:
+        for step in range(50):
+            log._sync_at -= 60
+            log.note(activation(step), "server")
+        assert log._syncing.exception() is None
+    found = read_disclosures(tmp_path)
+    assert found.closed and found.flows[0].frames == 50
 
 
 def test_a_log_that_was_closed_notes_nothing(tmp_path):

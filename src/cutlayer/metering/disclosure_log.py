@@ -16,6 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -80,6 +81,8 @@ class DisclosureLog:
         self.path, self._party = Path(folder) / LOG_NAME, party
         self._lock, self._state, self._unsure = threading.Lock(), _State(), False
         self._sync_at = time.monotonic() + _SYNC_EVERY_S
+        self._aside = ThreadPoolExecutor(1, "cutlayer-log")
+        self._syncing: Future[None] | None = None
         self._file: int | None = None
         try:
             self._file = _open(self.path)
@@ -130,6 +133,7 @@ class DisclosureLog:
                 return self.head
             try:
                 self._add("closed", frames=self._state.frames, bytes=self._state.frame_bytes)
+                self._wait_for_sync()
                 self._sync(self._file)
             finally:
                 self._abandon()
@@ -214,7 +218,21 @@ class DisclosureLog:
         self._state = _State(end + len(line), number + 1, head, now, all_frames + frames, all_bytes + size)
         self._unsure = False
         if time.monotonic() >= self._sync_at:
-            self._sync(file)
+            self._sync_aside(file)
+
+    def _sync_aside(self, file: int) -> None:
+        """Have a thread sync the file, which takes milliseconds, while frames leave; one that failed is raised here."""
+        self._wait_for_sync()
+        if not self._sync_at:  # it failed: here, until it works
+            return self._sync(file)
+        self._sync_at = time.monotonic() + _SYNC_EVERY_S
+        self._syncing = self._aside.submit(self._sync, file)
+        return None
+
+    def _wait_for_sync(self) -> None:
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.result()
 
     def _sync(self, file: int) -> None:
         """Bring the file to the disk, and see that it is still the one in the folder."""
@@ -223,10 +241,12 @@ class DisclosureLog:
             if not os.path.samestat(os.stat(self.path), os.fstat(file)):
                 raise FileExistsError(errno.EEXIST, "another file was put in its place")
         except OSError as error:
+            self._sync_at = 0.0  # the next frame is due to hear of it
             self._fail(error)
         self._sync_at = time.monotonic() + _SYNC_EVERY_S
 
     def _abandon(self) -> None:
+        self._aside.shutdown()
         if self._file is not None:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):
