@@ -18,6 +18,8 @@ from .verdicts import AFTER, Verdict, metric_of, spread, verdicts, worst
 __all__ = ["PAGE", "write_page"]
 
 PAGE = "audit.html"
+_TOLD = 4
+"""Settings that the summary goes through; where there are more, the picture and the tables do."""
 _NEVER = (
     "Attacks that need several runs, or that join what several parties saw, are not tried.",
     "Side channels (times, sizes, the operating system) are not looked at; nor is what the study's model files do.",
@@ -107,14 +109,16 @@ def _summary(found: Sequence[Verdict], settings: Sequence[str], trained: Sequenc
             f"{party}, as curious as it can be, could {AFTER[after]}: {best.word}. With “{best.name}” it gets "
             f"{best.measure} {best.score:.2f}, where a guess that saw nothing gets {best.blind:.2f} ({first})."
         )
-        for setting, verdict in others:
+        for setting, verdict in others[: _TOLD - 1]:
             text += (
                 f" {setting[0].upper()}{setting[1:]}: {verdict.word} ({verdict.measure} {verdict.score:.2f}, "
                 f"“{verdict.name}”)."
             )
+        if len(there) > _TOLD:
+            text += f" The other {len(there) - _TOLD} settings are in the picture and the tables."
         lines.append(text)
     metric = metric_of(trained)
-    if metric and len(settings) > 1:
+    if metric and 1 < len(settings) <= _TOLD:
         means = {s: _metric(s, trained, metric) for s in settings}
         first = settings[0]
         told = ", ".join(f"{s} {means[s][0] - means[first][0]:+.3f}" for s in settings[1:])
