@@ -79,10 +79,16 @@ def draw_frontier(found: Sequence[Point], folder: Path) -> Path | None:
     afters = [a for a in AFTER if sum(point.after == a for point in found) > 1]
     if not afters:
         return None
+    from matplotlib.patches import Rectangle
+
     with plot_style():
-        figure, axes = figure_of(5.4 * len(afters), 4.4, len(afters))
+        settings = list(dict.fromkeys(point.setting for point in found))
+        figure, axes = figure_of(4.6 * len(afters) + 2.6, max(4.2, 0.22 * len(settings) + 1), len(afters))
         for axis, after in zip(axes, afters, strict=True):
-            _scatter(axis, [point for point in found if point.after == after])
+            _scatter(axis, [point for point in found if point.after == after], settings)
+        words = [f"{number}  {setting}" for number, setting in enumerate(settings, 1)]
+        blank = [Rectangle((0, 0), 1, 1, alpha=0) for _ in words]
+        figure.legend(blank, words, loc="outside right upper", handlelength=0, handletextpad=0, fontsize=9)
         path = folder / "frontier.svg"
         try:
             figure.savefig(path, metadata={"Date": None})
@@ -113,21 +119,22 @@ def _marked(point: Point, all_: Sequence[Point]) -> Point:
     return Point(**{**asdict(point), "best": not any(beats(other) for other in all_)})
 
 
-def _scatter(axis: Axes, found: Sequence[Point]) -> None:
+def _scatter(axis: Axes, found: Sequence[Point], settings: Sequence[str]) -> None:
+    """Draw a numbered point for each setting; those that others beat in everything in grey, beneath."""
     most = max(point.bytes for point in found)
-    for point in found:
+    for point in sorted(found, key=lambda one: (one.best, -one.bytes)):
         axis.errorbar(
             point.leaked, point.value, yerr=point.deviation or None, color="#8a939a", elinewidth=1, capsize=2
         )
-        colour = COLOURS[0] if point.best else "#b9c2c9"
-        axis.scatter(
-            point.leaked, point.value, s=30 + 220 * point.bytes / most, color=colour, alpha=0.85, zorder=3
-        )
+        colour = COLOURS[0] if point.best else "#9aa5ad"
+        size = 110 + 240 * point.bytes / most
+        axis.scatter(point.leaked, point.value, s=size, color=colour, alpha=0.85, edgecolor="white", zorder=3)
         axis.annotate(
-            point.setting, (point.leaked, point.value), xytext=(6, 6), textcoords="offset points", fontsize=8
-        )
-    axis.set_xlim(-0.03, 1.06)
-    axis.set_xlabel("share that the best attack gets, 0: no more than a blind guess")
+            str(settings.index(point.setting) + 1), (point.leaked, point.value), ha="center", va="center",
+            fontsize=8, color="white", fontweight="bold", zorder=4,
+        )  # fmt: skip
+    axis.set_xlim(-0.06, 1.08)
+    axis.set_xlabel("share that the best attack gets\n0: no more than a blind guess")
     axis.set_ylabel(f"{found[0].metric} on rows held out")
     axis.set_title(f"To {AFTER[found[0].after]}")
     axis.margins(y=0.15)
