@@ -38,13 +38,15 @@ def compare(
         ),
     ] = None,
     local_epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of a client in a round of fedavg and fedprox.")
+        int, typer.Option(min=1, help="fedavg, fedprox: epochs of a client in a round.")
     ] = 1,
     sample: Annotated[
         str,
-        typer.Option(help="Clients in a round: a number, or a share with a point (0.1).", metavar="N|SHARE"),
+        typer.Option(
+            help="fedavg, fedprox: clients in a round, a number or a share (0.1).", metavar="N|SHARE"
+        ),
     ] = "1.0",
-    mu: Annotated[float, typer.Option(help="FedProx: the weight of its proximal term.")] = 0.01,
+    mu: Annotated[float, typer.Option(help="fedprox: the weight of its proximal term.")] = 0.01,
     steps: Annotated[
         int, typer.Option(min=0, help="large-batch: steps from one measurement to the next; 0: an epoch.")
     ] = 0,
