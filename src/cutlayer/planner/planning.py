@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ from .events import Line
 from .federated import METHODS, rival
 from .offers import Offer, offer
 from .pace import World
-from .places import TOPOLOGIES, Network
+from .places import TOPOLOGIES, Network, Place
 from .probing import leakages, speed
+from .scale import at_scale
 from .setting import LOCAL, SCHEDULES, Setting, schedule_of
 
 if TYPE_CHECKING:
@@ -222,7 +224,7 @@ def plan_network(
             if (one.method, one.schedule, one.cut) not in known:
                 offers.append(one)
         best = choose(offers, limits, goal)
-    rivals = tuple(rival(network, method, setting) for method in METHODS)
+    rivals = tuple(at_scale(partial(_rival, network=network, method=method), setting) for method in METHODS)
     return Plan(
         offers=tuple(offers),
         rivals=rivals,
@@ -274,4 +276,14 @@ def _at(
         for word in words:
             if word == LOCAL and not network.learns_alone(place, setting.share_labels):
                 continue
-            yield offer(network, place, word, schedule_of(word), setting, leaks.get(cut, math.nan))
+            leak = leaks.get(cut, math.nan)
+            work_out = partial(_offer, network=network, place=place, word=word, leakage=leak)
+            yield at_scale(work_out, setting)
+
+
+def _offer(setting: Setting, *, network: Network, place: Place, word: str, leakage: float) -> Offer:
+    return offer(network, place, word, schedule_of(word), setting, leakage)
+
+
+def _rival(setting: Setting, *, network: Network, method: str) -> Offer:
+    return rival(network, method, setting)
