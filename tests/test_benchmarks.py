@@ -57,6 +57,15 @@ FAR_BEYOND = {
         "quick": False,
     },
     "equality": {"configurations": {"vanilla": {"different": ["weight"], "fewest_steps": 50}}},
+    "label_leak": {
+        "studies": {
+            "two parties": {
+                name: {"leak_by_norm": norm, "leak_by_cosine": 0.55}
+                for name, norm in (("none", 0.95), ("max-norm", 0.65), ("marvell:0.3", 0.5), ("marvell:0.4", 0.5))
+            }
+        },
+        "quick": False,
+    },
     "many_clients": {
         "cases": [{"case": "W", "judged": True, "ratio": 1.2}, {"case": "V", "judged": False, "ratio": 9.0}],
         "quick": False,
@@ -69,6 +78,14 @@ FAR_BEYOND = {
     "network_bytes": {"works": {"w": {"over_frames": 0.011}}, "quick": False},
     "network_start": {"seconds_beyond_import_torch": 1.1, "quick": False},
     "network_vgg": {"ratio_to_loop": 0.94, "quick": False},
+    "nopeek": {
+        "weights": {
+            "0": {"mean": {"correlation": 0.86, "ssim": 0.8}},
+            "2": {"mean": {"correlation": 0.5, "ssim": 0.6}, "points_lost": {"mean": 0.1}},
+        },
+        "client_step": {"this network": {"times": 1.1}},
+        "quick": False,
+    },
     "overlap_vgg": {"ratio_to_loop": 0.99, "quick": False},
     "parallel_schedules": {
         "joint_steps": {"batches of 4": {"gain": 3.1}},
