@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .graph.topologies import u_shaped as u_shaped
     from .graph.topologies import vanilla as vanilla
     from .graph.topologies import vertical as vertical
-    from .planner.planning import plan as plan
+    from .planner import plan as plan
     from .privacy.base import Defence as Defence
     from .privacy.nopeek import NoPeek as NoPeek
     from .run import Run as Run
