@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..metering.table import human_bytes, human_flops
+from ..metering.table import human_bytes, human_flops, human_seconds
 from ..report.drawing import COLOURS, MARKERS, figure_of, plot_style
 from .offers import Offer
 from .singh import ETA, Case
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .planning import Plan
 
@@ -32,7 +34,7 @@ def save_trade_off(plan: Plan, folder: Path) -> list[Path]:
     with plot_style():
         figure, (left, right) = figure_of(11.0, 4.4, columns=2)
         _costs(left, plan, offers)
-        _times(right, plan, offers)
+        _times(figure, right, plan, offers)
         files = [folder / f"trade-off.{kind}" for kind in ("svg", "png")]
         for file in files:
             metadata = {"Date": None} if file.suffix == ".svg" else None
@@ -42,6 +44,8 @@ def save_trade_off(plan: Plan, folder: Path) -> list[Path]:
 
 def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
     """Draw what a client computes against what it sends and receives."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     for number, method in enumerate(dict.fromkeys(one.method for one in offers)):
         mine = [one for one in offers if one.method == method]
         axes.scatter(
@@ -65,32 +69,47 @@ def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
     axes.set(xscale="log", yscale="log", title="What a client does and sends")
     axes.set_xlabel("FLOP of a client, whole training")
     axes.set_ylabel("bytes of a client, whole training")
-    axes.xaxis.set_major_formatter(lambda value, _: human_flops(value))
-    axes.yaxis.set_major_formatter(lambda value, _: human_bytes(value))
+    for axis, text, subs in (
+        (axes.xaxis, human_flops, (1.0, 3.0)),
+        (axes.yaxis, human_bytes, (1.0, 2.0, 5.0)),
+    ):
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_formatter(FuncFormatter(lambda value, _, text=text: text(value)))
+        axis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8)
 
 
-def _times(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
+def _times(figure: Figure, axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
     """Draw the time by how deep the first cut is, and the leakage where it was measured."""
     method = offers[0].method
     mine = [one for one in offers if one.method == method]
     places = range(len(mine))
-    axes.plot(places, [one.seconds / 3600 for one in mine], color=COLOURS[0], marker="o", label="time")
+    axes.plot(places, [one.seconds for one in mine], color=COLOURS[0], marker="o", label="time")
     for number, one in enumerate(plan.rivals):
-        axes.axhline(one.seconds / 3600, color=COLOURS[-2 - number], linestyle="--", label=_NAMES[one.method])
-    axes.set(title=f"How long it takes ({method.replace('_', '-')})", ylabel="hours", ylim=(0, None))
+        axes.axhline(one.seconds, color=COLOURS[-2 - number], linestyle="--", label=_NAMES[one.method])
+    way = f"{method.replace('_', '-')}, {mine[0].schedule.replace('_', ' ')}"
+    axes.set(title=f"How long it takes: {way}", ylabel="time of the whole training", ylim=(0, None))
+    axes.yaxis.set_major_formatter(lambda value, _: human_seconds(value) if value else "0")
     every = max(1, len(mine) // 12)
     axes.set_xticks(
         list(places)[::every], [one.cut for one in mine][::every], rotation=60, ha="right", fontsize=8
     )
     axes.set_xlabel("cut after")
+    other = None
     if any(not math.isnan(one.leakage) for one in mine):
         other = axes.twinx()
         other.plot(places, [one.leakage for one in mine], color=COLOURS[1], marker="s", label="leakage")
-        other.set(ylabel="distance correlation with raw rows", ylim=(0, 1.05))
+        other.set(ylabel="distance correlation with raw rows")
+        other.set_ylim(min(0.0, *(one.leakage for one in mine if not math.isnan(one.leakage))) - 0.02, 1.05)
         other.grid(visible=False)
-        other.legend(fontsize=8, loc="lower right")
-    axes.legend(fontsize=8, loc="upper right")
+    figure.legend(*_labelled(axes, other), fontsize=8, loc="outside lower right", ncols=4)
+
+
+def _labelled(axes: Axes, other: Axes | None) -> tuple[list[Artist], list[str]]:
+    """Return what both axes have drawn, with its names."""
+    drawn, names = axes.get_legend_handles_labels()
+    more = other.get_legend_handles_labels() if other is not None else ([], [])
+    return [*drawn, *more[0]], [*names, *more[1]]
 
 
 def save_break_even(folder: Path) -> list[Path]:
