@@ -69,7 +69,7 @@ ALARMS: dict[str, SplitGuard | Scrutinizer] = {
     "Gradients Scrutinizer": Scrutinizer(),
 }
 ADAM, SGD = cl.optim.Adam(lr=1e-3), cl.optim.SGD(lr=0.05, momentum=0.9)
-SHARES = (0.5, 0.75)
+SHARES = (0.1, 0.25, 0.5)
 """Of the task's gradient in what a server sends that hides."""
 
 

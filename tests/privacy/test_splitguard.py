@@ -54,8 +54,8 @@ def test_an_honest_server_raises_no_alarm_and_learns():
     people = cl.data.digits().split_rows(1)
     run = study(people, SplitGuard(), epochs=8, evaluate=("test",)).simulate(people)
     told = facts_of(run)
-    assert all(facts["score"] > 0.98 for facts in told)
-    assert 0.04 < sum(f["batches with wrong labels"] for f in told) / (8 * 45) < 0.16
+    assert all(facts["score"] > 0.95 for facts in told)
+    assert 0.04 < sum(f["rows with wrong labels"] for f in told) / (8 * 45) / 10 < 0.16
     assert run.metrics("test")["accuracy"] > 0.9
 
 
@@ -89,9 +89,9 @@ def test_clients_remember_each_for_themselves():
     assert told == {"client-0", "client-1", "client-2"}
 
 
-def test_a_fake_batch_does_not_train_the_client():
+def test_rows_with_wrong_labels_do_not_train_the_client():
     people = cl.data.digits().split_rows(1)
-    steps = []
+    without = []
 
     def instead(party, action, honest):
         if action.op is not Op.RECEIVE or party.name != "client-0":
@@ -99,14 +99,16 @@ def test_a_fake_batch_does_not_train_the_client():
 
         def run(step, what):
             honest(step, what)
-            steps.append(bool(party.flight(step).gradients))
+            for parts in party.flight(step).gradients.values():
+                without.append(int((parts[0][1].abs().sum(1) == 0).sum()))
 
         return run
 
-    watched = study(people, SplitGuard(share=0.4, after=5, below=0.01), epochs=1)
-    fakes = sum(f["batches with wrong labels"] for f in facts_of(watched.simulate(people, instead=instead)))
-    assert steps[:5] == [True] * 5
-    assert steps.count(False) == fakes > 5
+    watched = study(people, SplitGuard(share=0.4, after=5, below=0.01), epochs=1, drop_last=True)
+    run = watched.simulate(people, instead=instead)
+    assert without[:5] == [0] * 5
+    assert set(without) == {0, 10}
+    assert sum(without) == sum(facts["rows with wrong labels"] for facts in facts_of(run)) > 50
 
 
 def moment(labels, step=0, memory=None):
@@ -122,7 +124,7 @@ def test_wrong_labels_are_of_another_known_class(classes, seed):
     labels = torch.randint(classes, (40,), generator=torch.Generator().manual_seed(seed))
     sent = guard.labelling(labels, moment(labels, seed))
     changed = sent != labels
-    assert bool(changed.all()) or not bool(changed.any())
+    assert int(changed.sum()) in (0, 13)
     assert set(sent.tolist()) <= set(range(classes))
     column = guard.labelling(labels[:, None].float(), moment(labels, seed))
     assert torch.equal(column[:, 0].long(), sent)
