@@ -76,6 +76,7 @@ def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
         axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(lambda value, _, text=text: text(value)))
         axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelrotation=30, labelsize=8)
     axes.legend(fontsize=8)
 
 
