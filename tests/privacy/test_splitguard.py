@@ -54,7 +54,8 @@ def test_an_honest_server_raises_no_alarm_and_learns():
     people = cl.data.digits().split_rows(1)
     run = study(people, SplitGuard(), epochs=8, evaluate=("test",)).simulate(people)
     told = facts_of(run)
-    assert all(facts["score"] > 0.95 for facts in told)
+    scores = [facts["score"] for facts in told if "score" in facts]
+    assert len(scores) >= 7 and min(scores) > 0.95
     assert 0.04 < sum(f["rows with wrong labels"] for f in told) / (8 * 45) / 10 < 0.16
     assert run.metrics("test")["accuracy"] > 0.9
 
