@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 import cutlayer as cl
 from cutlayer.baselines import Budget, FedAvg, FedProx, LargeBatch, Method, method_of, spent, train
+from cutlayer.baselines.uncut import Fields, Uncut
 from cutlayer.data import Holdings
 from cutlayer.errors import StudyError
 from cutlayer.metering.events import Computed, Ended, EpochEnded, Traffic
 from cutlayer.metering.reading import finished
-from cutlayer.runtime.simulate import Progress
+from cutlayer.metering.run_log import read_log
 from cutlayer.schedules.calendar import Batch
 from cutlayer.study import Study
 
@@ -253,26 +254,37 @@ def test_a_budget_stops_after_the_round_that_reaches_it() -> None:
     assert isinstance(ended, Ended) and ended.epochs == 3 and "a client" in ended.reason
 
 
-def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [FedAvg(rounds=3, sample=2), LargeBatch(rounds=3, steps=2)], ids=str)
+def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
     people = clients(3, by="dirichlet", alpha=0.5)
     study = study_of(people, network(0.3, norm=True), optimizer=cl.optim.Adam(lr=0.01))
-    for method in (FedAvg(rounds=3, sample=2), LargeBatch(rounds=3, steps=2)):
-        whole = train(study, people, method)
-        folder = tmp_path / method.word
+    learn, steps = Uncut.learn, []
 
-        def stop(now: Progress) -> None:
-            if now.epoch == 2:
-                raise KeyboardInterrupt
+    def counted(self: Uncut, party: str, fields: Fields, step: int) -> tuple[float, dict[str, float]]:
+        if len(steps) == breaks_at:
+            raise KeyboardInterrupt
+        steps.append(step)
+        return learn(self, party, fields, step)
 
-        with pytest.raises(KeyboardInterrupt):
-            train(study, people, method, out=folder, on_progress=stop)
-        resumed = train(study, people, method, out=folder, resume=True)
-        assert apart(whole.weights(), resumed.weights()) == 0.0
-        assert whole.metrics("test") == resumed.metrics("test")
-        again = train(study, people, method, out=folder, resume=True)
-        assert again.events == resumed.events and apart(again.weights(), resumed.weights()) == 0.0
-        with pytest.raises(StudyError, match="of another study, other settings or other data"):
-            train(study, people, dataclasses.replace(method, rounds=4), out=folder, resume=True)
+    monkeypatch.setattr(Uncut, "learn", counted)
+    breaks_at = -1
+    whole = train(study, people, method)
+    breaks_at = len(steps) - 1  # the last step of the last round
+    steps.clear()
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(study, people, method, out=folder)
+    assert sum(isinstance(event, EpochEnded) for event in read_log(folder / "log.jsonl")) == 2
+    breaks_at = -1
+    resumed = train(study, people, method, out=folder, resume=True)
+    assert apart(whole.weights(), resumed.weights()) == 0.0
+    assert whole.metrics("test") == resumed.metrics("test")
+    again = train(study, people, method, out=folder, resume=True)
+    assert again.events == resumed.events and apart(again.weights(), resumed.weights()) == 0.0
+    with pytest.raises(StudyError, match="of another study, other settings or other data"):
+        train(study, people, dataclasses.replace(method, rounds=4), out=folder, resume=True)
 
 
 # What cannot be

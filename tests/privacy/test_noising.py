@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import StudyError
 from cutlayer.privacy import Facts, Moment, Noise, Place
-from cutlayer.privacy.noising import GaussianNoise, LaplaceNoise, NoiseOnly, bound_to, clip_rows
+from cutlayer.privacy.noising import GaussianNoise, LaplaceNoise, NoiseOnly, clip_rows
 
 SECRET = bytes(range(32))
 
@@ -94,21 +94,6 @@ def test_noise_is_added_in_evaluation_too_and_repeats_only_where_all_repeats():
     first = defence.outgoing(x, moment(training=False))
     assert torch.equal(first, defence.outgoing(x, moment(training=False)))
     assert not torch.equal(first, defence.outgoing(x, moment(step=1, training=False)))
-
-
-def test_a_step_done_again_with_other_rows_has_other_noise():
-    defence, x = NoiseOnly(scale=1.0), rows(8)
-    other = x.clone()
-    other[0, 0, 0, 0] += 1e-3
-    one, two = defence.outgoing(x, moment()) - x, defence.outgoing(other, moment()) - other
-    assert float((one - two).abs().mean()) > 0.5
-
-
-def test_draws_are_bound_to_a_content_of_any_type_and_shape():
-    for content in (torch.tensor(1.5), torch.ones(3, 4).T, torch.zeros(2, dtype=torch.bfloat16)):
-        drawn = bound_to(Noise(SECRET, "a"), content).doubles(4)
-        assert (drawn == bound_to(Noise(SECRET, "a"), content).doubles(4)).all()
-        assert (drawn != bound_to(Noise(SECRET, "b"), content).doubles(4)).all()
 
 
 @pytest.mark.parametrize(("law", "deviation"), [("laplace", 0.5 * math.sqrt(2)), ("gaussian", 0.5)])

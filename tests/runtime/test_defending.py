@@ -12,6 +12,7 @@ from torch import nn
 
 import cutlayer as cl
 from cutlayer.errors import AlarmError, GraphError, StudyError
+from cutlayer.graph.parts import Ref
 from cutlayer.metering.events import Defended
 from cutlayer.privacy import Defence, Place
 from cutlayer.schedules.actions import Op
@@ -120,6 +121,47 @@ def test_noise_follows_from_the_partys_secret_and_is_new_in_each_step():
     noisy = study(people, defences=[Noisy()])
     assert same(noisy.simulate(people).weights(), noisy.simulate(people).weights())
     assert not same(noisy.simulate(people).weights(), study(people).simulate(people).weights())
+
+
+def test_two_tensors_of_one_cut_never_have_the_same_noise():
+    """Equal noise on both would show their difference as it is."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Linear(4, 6), nn.Linear(4, 6)
+
+        def forward(self, x):
+            return self.one(x), self.other(x)
+
+    class Joined(nn.Linear):
+        def forward(self, a, b):
+            return super().forward(torch.cat([a, b], 1))
+
+    people, seen = holdings(), {}
+    segments = [
+        cl.Segment("head", "client", Two(), ("x",), ("a", "b")),
+        cl.Segment("top", "server", Joined(12, 2), ("head:a", "head:b")),
+    ]
+    graph = cl.SplitGraph.over(people, segments=segments, losses=[cl.Loss(role="server", prediction="top")])
+    twice = dataclasses.replace(study(people), graph=graph, defences=[Noisy()])
+
+    def instead(party, action, honest):
+        def run(step, what):
+            honest(step, what)
+            values = party.flight(step).values
+            if party.name == "client" and action.op is Op.SEND:
+                seen[step] = [
+                    values[Ref("head->server", name)].detach() - values[Ref("head", name)].detach()
+                    for name in ("a", "b")
+                ]
+
+        return run
+
+    twice.simulate(people, instead=instead)
+    assert seen
+    for one, other in seen.values():
+        assert float((one - other).abs().mean()) > 0.5
 
 
 def test_a_penalty_joins_the_loss_of_the_sender_alone():

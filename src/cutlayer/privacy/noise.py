@@ -1,7 +1,8 @@
 """Random numbers that only one party can draw: they follow from a secret of its own, not from the study's seed.
 
 Noise that follows from the seed, which all parties know, could be subtracted by whoever receives it. So a
-party draws from SHAKE-256 of its secret, the place and the step: the same again after a crash, unknown to others.
+party draws from SHAKE-256 of its secret, the place, the step and what is to be hidden: the same again after a crash,
+unknown to others.
 Numbers are doubles of 53 random bits and are then rounded to float32. Attacks on the low bits of floating-point noise
 (Mironov, CCS 2012) are not defended against.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -29,11 +31,23 @@ class Noise:
     Args:
         secret: The party's own, at least 16 bytes.
         place: What the numbers are for: cut, defence, step.
+        hides: What they shall hide. Other rows in the same place, or a step that is done again with other rows or
+            weights, must not have the same noise: the difference would tell what was hidden. Where all is the same,
+            so is the noise.
     """
 
-    def __init__(self, secret: bytes, *place: str | int) -> None:
-        self._key = hashlib.sha256(secret + "\x1f".join(map(str, place)).encode()).digest()
+    def __init__(self, secret: bytes, *place: str | int, hides: Tensor | None = None) -> None:
+        self._place, self._hides = secret + "\x1f".join(map(str, place)).encode(), hides
         self._draws = 0
+
+    @cached_property
+    def _key(self) -> bytes:
+        """What all draws follow from; worked out for the first, since most defences draw nothing."""
+        key = hashlib.sha256(self._place).digest()
+        if self._hides is None:
+            return key
+        content = self._hides.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+        return hashlib.blake2b(content.tobytes(), key=key, digest_size=32).digest()
 
     def bits(self, count: int) -> np.ndarray:
         """Return ``count`` numbers of 64 random bits."""

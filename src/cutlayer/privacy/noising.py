@@ -6,7 +6,6 @@ Clipping bounds what one row can say; noise in proportion to the bound makes it 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from .base import Defence, Moment, Place
 from .facts import Facts
 from .noise import Noise
 
-__all__ = ["GaussianNoise", "LaplaceNoise", "NoiseOnly", "bound_to", "clip_rows"]
+__all__ = ["GaussianNoise", "LaplaceNoise", "NoiseOnly", "clip_rows"]
 
 _Draw = Callable[[Noise, Tensor], Tensor]
 _NOTHING_RAW = "what crosses is made of no rows of numbers of its sender's own"
@@ -148,22 +147,11 @@ def clip_rows(activation: Tensor, clip: float, order: float, facts: Facts) -> Te
     return kept.reshape(activation.shape)
 
 
-def bound_to(noise: Noise, content: Tensor) -> Noise:
-    """Return draws that follow from ``noise`` and from what they shall hide.
-
-    A step that is done again, after a roll-back and with other rows or weights, must not have the same noise again: the
-    difference would tell what was hidden. Where everything is the same, so is the noise.
-    """
-    bits = content.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
-    digest = hashlib.blake2b(bits.tobytes(), digest_size=32).hexdigest()
-    return Noise(noise.bits(4).tobytes(), digest)
-
-
 def _noised(rows: Tensor, draw: _Draw, scale: float, moment: Moment) -> Tensor:
     """Return ``rows`` [B, ...] with noise of ``scale``; the deviation of what was really added is noted."""
     if scale == 0:
         return rows
-    added = draw(bound_to(moment.noise, rows), rows.detach()) * scale
+    added = draw(moment.noise, rows.detach()) * scale
     result = rows + added
     really = (result.detach() - rows.detach()).double()
     moment.facts.add("deviation added", math.sqrt(float(really.square().mean())), len(rows))

@@ -135,7 +135,7 @@ def _returning(party: LocalParty, action: Action, first: Crossing) -> Runner:
                 gradient = total(flight.gradients.pop(ref, None))
                 if gradient is None:
                     continue
-                for defence, moment in post.moments(flight, changes, step):
+                for defence, moment in post.moments(flight, changes, step, gradient):
                     gradient = defence.returning(gradient, moment)
                 flight.gradients[ref] = [(index, gradient)]
                 if measures and labels is not None:
@@ -168,14 +168,17 @@ class _Post:
         """Return the places of the defences that do anything in ``method``."""
         return [place for place, (defence, _, _) in enumerate(self._kept) if acts(defence, method)]
 
-    def moments(self, flight: Flight, places: Sequence[int], step: int) -> list[tuple[Defence, Moment]]:
-        """Return each of these defences with its batch."""
+    def moments(
+        self, flight: Flight, places: Sequence[int], step: int, hides: Tensor
+    ) -> list[tuple[Defence, Moment]]:
+        """Return each of these defences with its batch, and with noise for what it ``hides``."""
         fields = flight.fields
         labels = fields.get(_HELD.format(self.label), fields.get(self.label))
         found = []
         for place in places:
             defence, facts, memory = self._kept[place]
-            noise = Noise(self._secret, self.cut.name, place, str(defence), step, int(flight.training))
+            where = self.cut.name, place, str(defence), step, int(flight.training)
+            noise = Noise(self._secret, *where, hides=hides)
             found.append(
                 (
                     defence,
@@ -197,7 +200,7 @@ class _Post:
     def relabel(self, flight: Flight, places: Sequence[int], step: int) -> None:
         """Put other labels in the place of those that would be sent; the held ones are kept beside."""
         labels = held = flight.fields[self.label]
-        for defence, moment in self.moments(flight, places, step):
+        for defence, moment in self.moments(flight, places, step, held):
             labels = defence.labelling(labels, moment)
         flight.fields = {**flight.fields, self.label: labels, _HELD.format(self.label): held}
 
@@ -208,7 +211,7 @@ class _Post:
             value = flight.values[ref]
             if not value.is_floating_point():
                 continue
-            for defence, moment in self.moments(flight, places, step):
+            for defence, moment in self.moments(flight, places, step, value):
                 penalty = defence.penalty(inputs, value, moment)
                 if penalty is not None and penalty.requires_grad:
                     flight.losses.setdefault(self.cut.producer, []).append((penalty, 1.0))
@@ -219,7 +222,7 @@ class _Post:
         gradient = total(parts)
         if gradient is None or parts is None:
             return
-        for defence, moment in self.moments(flight, places, step):
+        for defence, moment in self.moments(flight, places, step, gradient):
             try:
                 found = defence.incoming(gradient, moment)
             except CutlayerError as error:
@@ -248,7 +251,7 @@ class _Shield:
                 flight.values[shown] = value
                 continue
             leaf = value.requires_grad_(flight.training)
-            moments = post.moments(flight, places, step)
+            moments = post.moments(flight, places, step, value)
             with torch.set_grad_enabled(flight.training):
                 for defence, moment in moments:
                     value = defence.outgoing(value, moment)

@@ -20,7 +20,6 @@ from ..graph.split_graph import SplitGraph
 from ..privacy import Facts, Noise
 from ..privacy.base import acts
 from ..privacy.dp_sgd import DPSGD, clipped_sums, mixing_layer
-from ..privacy.noising import bound_to
 
 __all__ = ["Private", "PrivateStep", "private_segments"]
 
@@ -271,8 +270,9 @@ class PrivateStep:
         deviation = private.settings.noise * private.settings.clip
         if not deviation:
             return total
-        noise = Noise(private.secret, "dp-sgd", private.segment, str(private.settings), *self._places)
-        result = total + bound_to(noise, total).normal(total) * deviation
+        settings = str(private.settings)
+        noise = Noise(private.secret, "dp-sgd", private.segment, settings, *self._places, hides=total)
+        result = total + noise.normal(total) * deviation
         really = float((result - total).double().square().mean()) ** 0.5
         private.facts.add("deviation added", really, self._rows)
         return result
