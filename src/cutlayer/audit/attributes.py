@@ -44,9 +44,8 @@ class AttributeInference(Attack):
     rows: int = 1000
 
     def __post_init__(self) -> None:
-        self._check("steps", self.steps >= 1, "at least 1")
-        self._check("lr", self.lr > 0, "more than 0")
-        self._check("rows", self.rows >= 1, "at least 1")
+        self._check_whole("steps", "rows")
+        self._check_positive("lr")
 
     def misfit(self, seen: Transcript, known: Knowledge) -> str | None:
         """Return why not: no activations, or none of a known attribute."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StudyError
+from ..privacy.worded import Worded
 from .transcript import Transcript
 
 __all__ = ["Attack", "Guess", "Knowledge", "OnProgress"]
@@ -151,7 +151,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Worded):
     """Base of all attacks: who does it, what it needs, and what comes out.
 
     An attack is its settings, a frozen dataclass. It must follow from what it is given and the seed.
@@ -165,7 +165,6 @@ class Attack:
         source: The paper.
     """
 
-    word: ClassVar[str] = ""
     after: ClassVar[str] = ""
     sees: ClassVar[str] = "activation"
     adversary: ClassVar[str] = ""
@@ -194,23 +193,6 @@ class Attack:
         """Return what somebody would say of the same rows who knows as much but saw nothing."""
         raise StudyError(f"{type(self).__name__} does not say what a blind guess is", todo="override blind")
 
-    def __str__(self) -> str:
-        settings = ",".join(
-            f"{field.name}={_short(getattr(self, field.name))}" for field in dataclasses.fields(self)
-        )
-        return f"{self.word}:{settings}" if settings else self.word
-
-    def _check(self, name: str, right: bool, expected: str) -> None:
-        """Refuse a setting that cannot be.
-
-        Raises:
-            StudyError: It is not right.
-        """
-        if not right:
-            raise StudyError(
-                f"{self.word}: {name} cannot be that", got=repr(getattr(self, name)), expected=expected
-            )
-
     def _refuse(self, seen: Transcript, known: Knowledge) -> None:
         """Refuse what the attack cannot be tried on.
 
@@ -223,7 +205,3 @@ class Attack:
                 party=seen.party,
                 expected=self.needs or None,
             )
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -56,10 +56,9 @@ class Inversion(InputAttack):
     rows: int = 64
 
     def __post_init__(self) -> None:
-        self._check("steps", self.steps >= 1, "at least 1")
-        self._check("lr", self.lr > 0, "more than 0")
-        self._check("tv", self.tv >= 0, "at least 0")
-        self._check("rows", self.rows >= 1, "at least 1")
+        self._check_whole("steps", "rows")
+        self._check_positive("lr")
+        self._check_not_negative("tv")
 
     def misfit(self, seen: Transcript, known: Knowledge) -> str | None:
         """Return why not: no activations, or no trained segment."""

@@ -160,8 +160,8 @@ class Completion(LabelAttack):
     taught: float = 0.5
 
     def __post_init__(self) -> None:
-        self._check("steps", self.steps >= 1, "at least 1")
-        self._check("lr", self.lr > 0, "more than 0")
+        self._check_whole("steps")
+        self._check_positive("lr")
         self._check("taught", 0 <= self.taught <= 1, "0 to 1")
 
     def misfit(self, seen: Transcript, known: Knowledge) -> str | None:

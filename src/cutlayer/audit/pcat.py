@@ -49,7 +49,7 @@ class Pcat(Decoding):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check("begin", 0 <= self.begin < 1, "0 to 1, less than 1")
-        self._check("each", self.each >= 1, "at least 1")
+        self._check_whole("each")
 
     def misfit(self, seen: Transcript, known: Knowledge) -> str | None:
         """Return why not: what is needed and missing."""

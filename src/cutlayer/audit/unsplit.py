@@ -48,12 +48,9 @@ class UnSplit(InputAttack):
     rows: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "steps", "rows"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("lr", "clone_lr"):
-            self._check(name, getattr(self, name) > 0, "more than 0")
-        for name in ("tv", "l2"):
-            self._check(name, getattr(self, name) >= 0, "at least 0")
+        self._check_whole("rounds", "steps", "rows")
+        self._check_positive("lr", "clone_lr")
+        self._check_not_negative("tv", "l2")
 
     def misfit(self, seen: Transcript, known: Knowledge) -> str | None:
         """Return why not: no activations, or no architecture."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..errors import StudyError
 from .facts import Facts
 from .noise import Noise
+from .worded import Worded
 
 __all__ = ["Defence", "Moment", "Place", "acts"]
 
@@ -65,7 +64,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Defence:
+class Defence(Worded):
     """Base of all defences: what is done at a cut so that less is told, and what is said about it.
 
     A defence is its settings, a frozen dataclass. It overrides what it does; whatever it leaves alone costs nothing.
@@ -79,7 +78,6 @@ class Defence:
         leaves: What it does not protect.
     """
 
-    word: ClassVar[str] = ""
     protects: ClassVar[str] = ""
     against: ClassVar[str] = ""
     leaves: ClassVar[str] = ""
@@ -129,28 +127,7 @@ class Defence:
         """Return what it does, what it protects, from whom and what it leaves open, in a few sentences."""
         return f"{self}: protects {self.protects} from {self.against}. It does not protect {self.leaves}."
 
-    def __str__(self) -> str:
-        settings = ",".join(
-            f"{field.name}={_short(getattr(self, field.name))}" for field in dataclasses.fields(self)
-        )
-        return f"{self.word}:{settings}" if settings else self.word
-
-    def _check(self, name: str, right: bool, expected: str) -> None:
-        """Refuse a setting that cannot be.
-
-        Raises:
-            StudyError: It is not right.
-        """
-        if not right:
-            raise StudyError(
-                f"{self.word}: {name} cannot be that", got=repr(getattr(self, name)), expected=expected
-            )
-
 
 def acts(defence: Defence, method: str) -> bool:
     """Return whether ``defence`` does anything in ``method``."""
     return getattr(type(defence), method) is not getattr(Defence, method)
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,6 @@ Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar and Zhang 2016, "Deep learning 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -46,10 +45,8 @@ class DPSGD(Defence):
     noise: float
 
     def __post_init__(self) -> None:
-        self._check(
-            "clip", _finite(self.clip) and self.clip > 0, "above 0: the largest norm of a row's gradient"
-        )
-        self._check("noise", _finite(self.noise) and self.noise >= 0, "0 or more, as a multiple of clip")
+        self._check_positive("clip")
+        self._check_not_negative("noise")
 
     def misfit(self, place: Place) -> str | None:
         """Return why there is nothing to protect: the segment learns nothing, or not from its party's own rows."""
@@ -83,7 +80,3 @@ def mixing_layer(module: nn.Module) -> str | None:
         if batch_norm or tracking:
             return f"{name!r} ({type(layer).__name__})"
     return None
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

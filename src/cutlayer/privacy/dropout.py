@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .base import Defence, Moment
 
-__all__ = ["ActivationDropout", "is_share"]
+__all__ = ["ActivationDropout"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,10 @@ class ActivationDropout(Defence):
     rate: float = 0.5
 
     def __post_init__(self) -> None:
-        self._check("rate", is_share(self.rate), "a number above 0 and below 1")
+        self._check_share("rate")
 
     def outgoing(self, activation: Tensor, moment: Moment) -> Tensor:
         """Return the activation [B, ...] with zeros in it."""
         kept = moment.noise.uniform(activation.detach()) >= self.rate
         moment.facts.add("share sent", float(kept.float().mean()))
         return activation * kept / (1 - self.rate)
-
-
-def is_share(value: object) -> bool:
-    """Return whether ``value`` is a number above 0 and below 1."""
-    return isinstance(value, int | float) and 0 < value < 1

@@ -49,10 +49,10 @@ class LabelDP(Defence):
     classes: int = 0
 
     def __post_init__(self) -> None:
-        number = isinstance(self.epsilon, int | float) and not isinstance(self.epsilon, bool)
-        self._check("epsilon", number and 0 < self.epsilon <= _MOST_EPSILON, "above 0, e.g. 1 or 3")
-        whole = isinstance(self.classes, int) and not isinstance(self.classes, bool)
-        self._check("classes", whole and (self.classes == 0 or self.classes > 1), "0, or at least 2")
+        self._check_positive("epsilon")
+        self._check("epsilon", self.epsilon <= _MOST_EPSILON, f"at most {_MOST_EPSILON:g}, e.g. 1 or 3")
+        self._check_whole("classes", least=0)
+        self._check("classes", self.classes != 1, "0, or at least 2")
 
     def misfit(self, place: Place) -> str | None:
         """Return why there is no label to change: neither end of the cut has those of the loss behind it."""

@@ -96,7 +96,7 @@ class Marvell(Defence):
     error: float = 0.4
 
     def __post_init__(self) -> None:
-        self._check("error", isinstance(self.error, float) and 0 < self.error < 0.5, "above 0 and below 0.5")
+        self._check_share("error", below=0.5)
 
     def misfit(self, place: Place) -> str | None:
         """Return why not: the labels must be where the gradient is sent."""

@@ -69,8 +69,7 @@ class IsotropicNoise(Defence):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        number = isinstance(self.scale, int | float) and not isinstance(self.scale, bool)
-        self._check("scale", number and 0 < self.scale < float("inf"), "a number above 0")
+        self._check_positive("scale")
 
     def misfit(self, place: Place) -> str | None:
         """Return why not: the labels must be where the gradient is sent."""

@@ -47,8 +47,8 @@ class _Noising(Defence):
     noise: float
 
     def __post_init__(self) -> None:
-        self._check("clip", _positive(self.clip), "a number above 0: the largest norm of a row")
-        self._check("noise", self.noise == 0 or _positive(self.noise), "0 or more, as a multiple of clip")
+        self._check_positive("clip")
+        self._check_not_negative("noise")
 
     def misfit(self, place: Place) -> str | None:
         """Return why there is nothing to protect: the sender has no rows behind what crosses."""
@@ -114,7 +114,7 @@ class NoiseOnly(Defence):
     law: str = "laplace"
 
     def __post_init__(self) -> None:
-        self._check("scale", _positive(self.scale), "a number above 0")
+        self._check_positive("scale")
         self._check("law", self.law in ("laplace", "gaussian"), "'laplace' or 'gaussian'")
 
     def misfit(self, place: Place) -> str | None:
@@ -156,7 +156,3 @@ def _noised(rows: Tensor, draw: _Draw, scale: float, moment: Moment) -> Tensor:
     really = (result.detach() - rows.detach()).double()
     moment.facts.add("deviation added", math.sqrt(float(really.square().mean())), len(rows))
     return result
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

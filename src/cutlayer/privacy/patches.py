@@ -36,8 +36,7 @@ class ShuffledPatches(Defence):
     keep: int = 0
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.keep, int) and not isinstance(self.keep, bool)
-        self._check("keep", whole and self.keep >= 0, "a whole number, 0 or more")
+        self._check_whole("keep", least=0)
 
     def misfit(self, place: Place) -> str | None:
         """Return why not: rows must be tokens [T, C], two of which can change places."""

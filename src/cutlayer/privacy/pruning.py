@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .base import Defence, Moment, Place
-from .dropout import is_share
 
 __all__ = ["PrunedChannels"]
 
@@ -41,7 +40,7 @@ class PrunedChannels(Defence):
     by: str = "strongest"
 
     def __post_init__(self) -> None:
-        self._check("share", is_share(self.share), "a number above 0 and below 1")
+        self._check_share("share")
         self._check("by", self.by in _WAYS, " or ".join(map(repr, _WAYS)))
 
     def misfit(self, place: Place) -> str | None:

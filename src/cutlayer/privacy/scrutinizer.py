@@ -66,10 +66,10 @@ class Scrutinizer(Defence):
     )
 
     def __post_init__(self) -> None:
-        self._check("after", self.after >= 0, "at least 0")
-        self._check("batches", self.batches >= 3, "at least 3")
-        self._check("below", 0 < self.below < 1, "above 0 and below 1")
-        self._check("patience", self.patience >= 1, "at least 1")
+        self._check_whole("after", least=0)
+        self._check_whole("batches", least=3)
+        self._check_whole("patience")
+        self._check_share("below")
 
     def misfit(self, place: Place) -> str | None:
         """Only who has labels can hold gradients against them."""

@@ -44,14 +44,8 @@ class LearntNoise(Defence):
     rate: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("scale", "rate"):
-            value = getattr(self, name)
-            right = (
-                isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-            )
-            self._check(name, right, "a number above 0")
-        whole = isinstance(self.tensors, int) and not isinstance(self.tensors, bool)
-        self._check("tensors", whole and self.tensors >= 1, "a whole number, at least 1")
+        self._check_positive("scale", "rate")
+        self._check_whole("tensors")
 
     def outgoing(self, activation: Tensor, moment: Moment) -> Tensor:
         """Return the activation [B, ...] with noise."""

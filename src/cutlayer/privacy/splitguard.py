@@ -79,13 +79,12 @@ class SplitGuard(Defence):
     )
 
     def __post_init__(self) -> None:
-        self._check("share", 0 < self.share < 0.5, "above 0 and below 0.5")
-        self._check("after", self.after >= 0, "at least 0")
-        self._check("below", 0 < self.below < 1, "above 0 and below 1")
-        self._check("scores", self.scores >= 1, "at least 1")
-        self._check(
-            "classes", self.classes == 0 or 2 <= self.classes <= _MOST_CLASSES, f"0, or 2 to {_MOST_CLASSES}"
-        )
+        self._check_share("share", below=0.5)
+        self._check_share("below")
+        self._check_whole("after", "classes", least=0)
+        self._check_whole("scores")
+        fits = self.classes == 0 or 2 <= self.classes <= _MOST_CLASSES
+        self._check("classes", fits, f"0, or 2 to {_MOST_CLASSES}")
 
     def misfit(self, place: Place) -> str | None:
         """Only who sends labels along can send wrong ones, and only a gradient can show whether it was noticed."""
