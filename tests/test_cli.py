@@ -53,13 +53,14 @@ def process(*words: str | Path, **more: object) -> subprocess.Popen[str]:
 def test_help_answers_at_once() -> None:
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = os.times()
         finished = process("--help")
-        text, _ = finished.communicate(timeout=30)
-        seconds.append(time.perf_counter() - began)
+        text, _ = finished.communicate(timeout=60)
+        after = os.times()  # processor time, which a machine's other work does not lengthen
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))
         assert finished.returncode == 0
     assert all(command in text for command in COMMANDS)
-    assert min(seconds) < 0.5
+    assert 0 < min(seconds) < 0.5
 
 
 def test_the_command_line_imports_no_torch() -> None:
