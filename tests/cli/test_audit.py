@@ -92,3 +92,22 @@ def test_a_folder_that_is_no_run(study: Path, tmp_path: Path) -> None:
     code, said = run("audit", "empty")
     assert code == 1
     assert "does not say which study file" in said
+
+
+def test_of_a_table_with_an_attribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        STUDY.replace('"u_shaped"', '"vanilla"')
+        .replace('cuts = ["activation1", "activation2"]', 'cut = "activation1"')
+        .replace("[64, 24, 24, 10]", "[30, 16, 2]")
+        .replace('"digits"', '"breast_cancer"')
+    )
+    (tmp_path / "study.toml").write_text(text)
+    code, said = run("audit", "study.toml", "--attack", "attribute", "--attribute", "mean radius")
+    assert code == 0, said
+    page = (tmp_path / "audits" / "breast_cancer" / "audit.html").read_text()
+    assert "“attribute mean radius”" in page
+    assert "whether mean radius is above 13.37, its median" in page
+    code, said = run("audit", "study.toml", "--attribute", "mean radios")
+    assert code == 1
+    assert "did you mean 'mean radius'?" in said.replace("\n", " ")

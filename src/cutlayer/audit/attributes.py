@@ -20,12 +20,15 @@ from .transcript import Transcript
 
 __all__ = ["AttributeInference"]
 
+_LEAKED, _PUBLIC = ("leaked_z", "leaked_attribute"), ("public_x", "public_attribute", "client")
+
 
 @dataclass(frozen=True)
 class AttributeInference(Attack):
     """A classifier from activations to an attribute.
 
     Attributes:
+        of: The attribute's name, for an audit, which looks it up in the data: a column or a further field.
         steps: Batches that it learns from.
         lr: Adam's step size.
         rows: Of how many rows it is told, the last that were seen.
@@ -39,6 +42,7 @@ class AttributeInference(Attack):
         "segment to ask"
     )
     source: ClassVar[str] = "Pasquini et al. 2021 (CCS), section 5, with an honest server"
+    of: str = ""
     steps: int = 500
     lr: float = 1e-3
     rows: int = 1000
@@ -51,7 +55,7 @@ class AttributeInference(Attack):
         """Return why not: no activations, or none of a known attribute."""
         if not seen.sights("activation"):
             return "no activations were seen"
-        if known.has("leaked_z", "leaked_attribute") or known.has("public_x", "public_attribute", "client"):
+        if known.has(*_LEAKED) or known.has(*_PUBLIC):
             return None
         return "it knows no activations of rows whose attribute it knows"
 
@@ -74,8 +78,7 @@ class AttributeInference(Attack):
 
     def blind(self, guess: Guess, known: Knowledge, seed: int) -> Guess:
         """Return the commonest value of the attribute, and scores by chance."""
-        name = "leaked_attribute" if known.has("leaked_attribute") else "public_attribute"
-        commonest = known.tensor(name).reshape(-1).mode().values
+        commonest = _told(known).mode().values
         chance = torch.from_numpy(generator(seed, "audit", "blind").random(len(guess.at)))
         return Guess(
             at=guess.at,
@@ -86,8 +89,15 @@ class AttributeInference(Attack):
 
 
 def _pairs(known: Knowledge) -> tuple[Tensor, Tensor]:
-    """Return activations to learn from and the attribute of their rows."""
-    if known.has("leaked_z", "leaked_attribute"):
-        return known.tensor("leaked_z").float(), known.tensor("leaked_attribute").reshape(-1).long()
-    z = applied(frozen(known.module("client")), known.tensor("public_x"))
-    return z, known.tensor("public_attribute").reshape(-1).long()
+    """Return activations to learn from and the attribute of their rows: those that leaked and those of public rows."""
+    leaked = [known.tensor("leaked_z").float()] if known.has(*_LEAKED) else []
+    public = (
+        [applied(frozen(known.module("client")), known.tensor("public_x"))] if known.has(*_PUBLIC) else []
+    )
+    return torch.cat(leaked + public), _told(known)
+
+
+def _told(known: Knowledge) -> Tensor:
+    """Return the attribute of all rows of which it is told [N], int64."""
+    names = [which[1] for which in (_LEAKED, _PUBLIC) if known.has(*which)]
+    return torch.cat([known.tensor(name).reshape(-1).long() for name in names])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Holdings
+from ..data.pool import Pool
 from ..errors import AlarmError, CutlayerError
 from ..graph.defending import defences_text
 from ..graph.parts import Cut
@@ -24,6 +25,7 @@ from ..metering.protection import by_epoch
 from ..run import Run
 from ..study import Study
 from .base import Attack, Guess, Knowledge
+from .columns import Attribute, Attributes
 from .findings import Finding, Findings, Trained
 from .hijacking import Hijacker, Hijacking
 from .knowing import Given, Scene, known_at
@@ -33,7 +35,7 @@ from .transcript import Sight, together, watch
 from .truth import Truth
 from .views import View, last_seen, views
 
-__all__ = ["Audit", "Plan", "Setting"]
+__all__ = ["Audit", "Plan", "Setting", "labels_of"]
 
 Told = Callable[[int, int, str], None]
 """Called with how many of the trainings and attacks are done, how many there are, and what is done now."""
@@ -69,6 +71,7 @@ class Plan:
         rows: How many of the rows that an adversary saw last it attacks.
         given: What it knows besides.
         hijacking: How a dishonest server steers the clients, in a training of its own; None: that is not tried.
+        pool: All rows before they were dealt, where they have columns that may be asked for as attributes.
     """
 
     settings: Sequence[Setting]
@@ -77,6 +80,7 @@ class Plan:
     rows: int = 64
     given: Given = field(default_factory=Given)
     hijacking: Hijacking | None = None
+    pool: Pool | None = None
 
 
 class Audit:
@@ -134,12 +138,13 @@ class Audit:
         wanted: list[tuple[View, Attack | str]],
     ) -> None:
         """Train once and try everything on it."""
+        attributes = Attributes(holdings, self._plan.attacks, labels_of(study), self._plan.pool)
         self._tell(f"{setting.name}, seed {seed}: training")
         parties = dict.fromkeys(view.party for view in views(study.graph))
         most = self._plan.rows + self._plan.given.leaked + 4 * study.batch_size
         every_step = _states_every(study, holdings)
         watched = {party: watch(party, most=most, states_every=every_step) for party in parties}
-        truths = {party: Truth(holdings, seen) for party, (seen, _) in watched.items()}
+        truths = {party: Truth(attributes.holdings, seen) for party, (seen, _) in watched.items()}
         every = [*(each for _, each in watched.values()), *(truth.instead for truth in truths.values())]
         began = time.perf_counter()
         run = study.simulate(holdings, instead=together(*every))
@@ -151,6 +156,7 @@ class Audit:
             scene = Scene(
                 run=run,
                 holdings=holdings,
+                attributed=attributes.holdings,
                 seen=seen,
                 truth=truths[view.party],
                 given=self._plan.given,
@@ -159,7 +165,7 @@ class Audit:
             self._tell(f"{setting.name}, seed {seed}: {attack} by {view.party}")
             trial = _Trial(setting, seed, view, scene, judge, self._plan.rows, self._findings)
             if isinstance(attack, Attack):
-                self._findings.add(trial.passive(attack))
+                self._findings.add(trial.passive(attack, attributes.after(attack)))
             elif self._plan.hijacking is not None:
                 self._findings.add(trial.active(study, self._plan.hijacking))
             self._done += 1
@@ -175,11 +181,17 @@ class _Trial:
         self._setting, self._seed, self._view, self._scene = setting, seed, view, scene
         self._judge, self._rows, self._findings = judge, rows, findings
 
-    def passive(self, attack: Attack) -> Finding:
-        """Let a curious party guess."""
+    def passive(self, attack: Attack, asked: Attribute | str = "") -> Finding:
+        """Let a curious party guess; about the attribute that is asked for, if the attack is after one.
+
+        Args:
+            attack: The attack.
+            asked: The attribute; why there is none, if the attack is after one.
+        """
         part, sights = last_seen(self._view, self._scene.seen, self._rows)
-        known = known_at(self._scene, self._view, sights)
-        if why := attack.misfit(part, known):
+        field = asked.field if isinstance(asked, Attribute) else ""
+        known = known_at(self._scene, self._view, sights, field)
+        if why := (asked if isinstance(asked, str) else "") or attack.misfit(part, known):
             return self._finding(str(attack), attack.after, skipped=why)
         if attack.after == "labels" and self._view.has_labels:
             return self._finding(str(attack), attack.after, skipped="this party has the labels anyway")
@@ -190,7 +202,9 @@ class _Trial:
             return self._finding(str(attack), attack.after, skipped=error.what)
         blind = attack.blind(guess, known, self._seed)
         took = time.perf_counter() - began
-        return self._judged(str(attack), attack.after, guess, blind, sights, known, took)
+        if isinstance(asked, Attribute):
+            guess = dataclasses.replace(guess, note=asked.words)
+        return self._judged(str(attack), attack.after, guess, blind, sights, known, took, field)
 
     def active(self, study: Study, how: Hijacking) -> Finding:
         """Let a dishonest server steer the clients, in a training of its own."""
@@ -227,7 +241,8 @@ class _Trial:
         return hijacked._judged(_HIJACK, "inputs", guess, blind, sights, known, took)
 
     def _judged(
-        self, attack: str, after: str, guess: Guess, blind: Guess, sights: list[Sight], known: Knowledge, took: float
+        self, attack: str, after: str, guess: Guess, blind: Guess, sights: list[Sight], known: Knowledge, took: float,
+        attribute: str = "",
     ) -> Finding:  # fmt: skip
         view, truth, pictures = self._view, self._scene.truth, {}
         if after == "inputs":
@@ -246,9 +261,9 @@ class _Trial:
                     self._findings.folder, name, rows, guess.inputs, known.low, known.high
                 )
         else:
-            right = self._right(after, guess, sights, known)
+            right = self._right(after, guess, sights, known, attribute)
             scores, guessed = (
-                score_labels(one.labels, one.scores, right, 1 if after == "members" else None)
+                score_labels(one.labels, one.scores, right, None if after == "labels" else 1)
                 for one in (guess, blind)
             )
         return self._finding(
@@ -256,12 +271,14 @@ class _Trial:
             pictures=pictures,
         )  # fmt: skip
 
-    def _right(self, after: str, guess: Guess, sights: list[Sight], known: Knowledge) -> Tensor:
+    def _right(
+        self, after: str, guess: Guess, sights: list[Sight], known: Knowledge, attribute: str
+    ) -> Tensor:
         """Return what the attack should have found for the rows that it speaks of."""
         if after == "members" and known.candidates_x is not None:
             half = len(known.candidates_x) // 2
             return (torch.arange(len(known.candidates_x)) < half).long()[guess.at]
-        return self._scene.truth.rows(sights, self._view.label)[guess.at].reshape(-1).long()
+        return self._scene.truth.rows(sights, attribute or self._view.label)[guess.at].reshape(-1).long()
 
     def _finding(self, attack: str, after: str, **more: Any) -> Finding:
         found = Finding(
@@ -273,6 +290,11 @@ class _Trial:
             after=after,
         )
         return dataclasses.replace(found, **more)
+
+
+def labels_of(study: Study) -> list[str]:
+    """Return the fields that the study learns to predict, which no attack takes for a private attribute."""
+    return [loss.target for loss in study.graph.losses.values() if not loss.reconstructs]
 
 
 def _states_every(study: Study, holdings: Holdings) -> int:

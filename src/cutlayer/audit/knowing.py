@@ -48,6 +48,7 @@ class Scene:
     Attributes:
         run: What came out.
         holdings: Everybody's data.
+        attributed: The same, with the attributes that are asked for as further fields.
         seen: What the party saw.
         truth: The rows behind it.
         given: What it knows besides.
@@ -56,13 +57,14 @@ class Scene:
 
     run: Run
     holdings: Holdings
+    attributed: Holdings
     seen: Transcript
     truth: Truth
     given: Given
     seed: int
 
 
-def known_at(scene: Scene, view: View, sights: Sequence[Sight]) -> Knowledge:
+def known_at(scene: Scene, view: View, sights: Sequence[Sight], attribute: str = "") -> Knowledge:
     """Return what the adversary knows: more than it should, since an audit assumes the worst.
 
     The sender's trained segment, rows that leaked and public rows are given wherever they exist; an attack says which
@@ -72,17 +74,18 @@ def known_at(scene: Scene, view: View, sights: Sequence[Sight]) -> Knowledge:
         scene: The training.
         view: Who looks where.
         sights: What it is asked about; the rows that leaked are others.
+        attribute: The field with the attribute that is asked for, of rows of which it is told; none if empty.
     """
     graph, source = scene.run.graph, scene.run.graph.roles[view.cut.source].parties
-    holdings, given = scene.holdings, scene.given
+    holdings, given = scene.attributed, scene.given
     draw = generator(scene.seed, "audit", view.party, view.where)
-    public, others = _held_out(holdings, source, view, given, draw)
+    public, others = _held_out(holdings, source, (view.field, view.label, attribute), given, draw)
     low, high = _range(holdings, source, view.field)
     labels = _labels(holdings, view.label)
     classes = int(labels.max()) + 1 if labels is not None and _are_classes(labels) else 0
     spec = graph.roles[view.cut.source].fields.get(view.field)
     sender = _sender(graph, view)
-    leaked_x, leaked_z = _leaked(view, scene, sights)
+    leaked_z, leaked_x, leaked_attribute = _leaked(view, scene, sights, (view.field, attribute))
     hints, hint_labels = _hints(view, scene, sights, classes)
     candidates_x, candidates_y = _candidates(holdings, source, view, others, given, draw)
     return Knowledge(
@@ -96,8 +99,10 @@ def known_at(scene: Scene, view: View, sights: Sequence[Sight]) -> Knowledge:
         own=_own(graph, scene.run, view),
         public_x=public[0],
         public_y=public[1],
+        public_attribute=public[2],
         leaked_x=leaked_x,
         leaked_z=leaked_z,
+        leaked_attribute=leaked_attribute,
         hints=hints,
         hint_labels=hint_labels,
         candidates_x=candidates_x,
@@ -122,22 +127,29 @@ def _own(graph: SplitGraph, run: Run, view: View) -> nn.Module | None:
 
 
 Pair = tuple[Tensor | None, Tensor | None]
+Three = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _held_out(
-    holdings: Holdings, source: tuple[str, ...], view: View, given: Given, draw: np.random.Generator
-) -> tuple[Pair, Records | None]:
-    """Return public rows and their labels, and the held-out rows that are left."""
+    holdings: Holdings,
+    source: tuple[str, ...],
+    names: tuple[str, str, str],
+    given: Given,
+    draw: np.random.Generator,
+) -> tuple[Three, Records | None]:
+    """Return public rows, their labels and their attribute, and the held-out rows that are left."""
+    field, label, attribute = names
     for split in ("test", "valid"):
         parts = [
             p.splits[split] for p in holdings.parties if p.name in source and len(p.splits.get(split, ()))
         ]
-        if parts and view.field and not any(part.lazy for part in parts):
+        if parts and field and not any(part.lazy for part in parts):
             order = torch.from_numpy(draw.permutation(len(parts[0])))
             count = min(given.public, len(order) // 2)
             chosen, rest = parts[0].select(order[:count]), parts[0].select(order[count:])
-            return (_tensor(chosen, view.field), _labels_of(holdings, split, chosen, view.label)), rest
-    return (None, None), None
+            labels, told = (_labels_of(holdings, split, chosen, name) for name in (label, attribute))
+            return (_tensor(chosen, field), labels, told), rest
+    return (None, None, None), None
 
 
 def _candidates(
@@ -164,20 +176,27 @@ def _candidates(
     return torch.cat([t for t in x if t is not None]), torch.cat([t for t in labels if t is not None])
 
 
-def _leaked(view: View, scene: Scene, attacked: Sequence[Sight]) -> Pair:
-    """Return rows that leaked and what crossed for them: the first that the adversary still has."""
-    if view.kind != "activation" or not view.field:
-        return None, None
+def _leaked(view: View, scene: Scene, attacked: Sequence[Sight], names: tuple[str, str]) -> Three:
+    """Return what crossed for rows that leaked, and two of their fields: the first rows that the adversary still has.
+
+    None of them is a row that it is asked about.
+    """
+    if view.kind != "activation" or not any(names):
+        return None, None, None
+    asked = scene.truth.ids(attacked)
     sights = scene.seen.sights("activation", cut=view.cut.name, tensor=view.cut.tensors[0], training=True)
-    kept, count = list[Sight](), 0
+    kept, others, count = list[Sight](), list[Tensor](), 0
     for sight in sights:
         if count >= scene.given.leaked or sight in attacked:
             break
         kept.append(sight)
-        count += len(sight.rows)
-    if not kept:
-        return None, None
-    return scene.truth.rows(kept, view.field), torch.cat([sight.rows for sight in kept])
+        others.append(torch.from_numpy(~np.isin(scene.truth.ids([sight]), asked)))
+        count += int(others[-1].sum())
+    if not count:
+        return None, None, None
+    other = torch.cat(others)
+    first, second = (scene.truth.rows(kept, name)[other] if name else None for name in names)
+    return torch.cat([sight.rows for sight in kept])[other], first, second
 
 
 def _hints(view: View, scene: Scene, sights: Sequence[Sight], classes: int) -> Pair:

@@ -172,8 +172,12 @@ def _panels(found: Sequence[Verdict], settings: Sequence[str], folder: Path) -> 
 
 
 def _skipped(found: Sequence[Finding]) -> list[tuple[str, str, str, str]]:
-    """Return what was not tried: attack, party, cut and why, each once."""
-    return list(dict.fromkeys((one.attack, one.party, one.cut, one.skipped) for one in found if one.skipped))
+    """Return what was not tried: attack, party, cut and why, each once; no attribute, only where none was tried."""
+    tried = any(one.after == "attribute" and not one.skipped for one in found)
+    skipped = [
+        one for one in found if one.skipped and not (tried and one.attack.startswith("attribute:of=,"))
+    ]
+    return list(dict.fromkeys((one.attack, one.party, one.cut, one.skipped) for one in skipped))
 
 
 def _data_uri(path: Path) -> str:

@@ -81,8 +81,10 @@ class Verdict:
 
     @property
     def name(self) -> str:
-        """The attack without its settings."""
-        return self.attack.partition(":")[0]
+        """The attack without its settings, but with the attribute that it is after."""
+        word, _, settings = self.attack.partition(":")
+        attribute = settings.partition(",")[0].removeprefix("of=") if self.after == "attribute" else ""
+        return f"{word} {attribute}" if attribute else word
 
 
 def verdicts(found: Iterable[Finding]) -> list[Verdict]:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..audit.auditing import Setting, Told
+    from ..audit.base import Attack
     from ..audit.findings import Findings
     from ..data import Holdings
+    from ..data.pool import Pool
     from ..study import Study
     from ..study_file import StudyFile
 
@@ -53,6 +55,14 @@ def audit(
         list[str] | None,
         typer.Option("--attack", help="Only these attacks; may be repeated.", metavar="NAME"),
     ] = None,
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attribute",
+            help="Find out this column or field of the rows, too; may be repeated.",
+            metavar="FIELD",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train with.")] = 1,
     rows: Annotated[int, typer.Option(min=8, help="Rows that each attack is after.")] = 64,
     hijacking: Annotated[
@@ -71,13 +81,14 @@ def audit(
     \b
     cutlayer audit study.toml
     cutlayer audit study.toml --try nopeek:0.5 --try gaussian:1,0.5 --seeds 3
+    cutlayer audit study.toml --attribute age --attribute sex
     cutlayer audit study.toml --frontier --cut relu1 --cut relu2
     cutlayer audit runs/digits-20250101-120000
     """  # noqa: D301
-    from ..audit.auditing import Audit, Plan
+    from ..audit.auditing import Audit, Plan, labels_of
+    from ..audit.columns import attribute_of
     from ..audit.findings import Findings
     from ..audit.hijacking import Hijacking
-    from ..audit.known import attacks_of
     from ..audit.page import write_page
     from ..study_file import load_study
 
@@ -91,12 +102,15 @@ def audit(
     first = file.tables.study.seed
     plan = Plan(
         settings=settings,
-        attacks=attacks_of(attacks or []),
+        attacks=_attacks(attacks or [], attributes or []),
         seeds=range(first, first + seeds),
         rows=rows,
         hijacking=Hijacking() if hijacking and not attacks else None,
+        pool=_pool(file),
     )
-    study, _ = settings[0].build(first)
+    study, holdings = settings[0].build(first)
+    for name in attributes or ():
+        attribute_of(holdings, name, labels_of(study), plan.pool)  # one that is none is told before training
     _same_as_the_run(what, file)
     folder = out or _OUT / file.name.replace(" ", "-")
     findings = Findings(folder, {"study": study.digest, "rows": str(rows)})
@@ -112,6 +126,27 @@ def audit(
     finally:
         page = write_page(findings, file.name, known)
     _finish(screen, findings, page)
+
+
+def _attacks(words: list[str], attributes: list[str]) -> list[Attack]:
+    """Return the attacks of these words, all if there are none; attribute inference once for each attribute."""
+    from ..audit.attributes import AttributeInference
+    from ..audit.known import attacks_of
+
+    chosen = attacks_of(words)
+    if not attributes:
+        return chosen
+    others = [attack for attack in chosen if not isinstance(attack, AttributeInference)]
+    return [*others, *(AttributeInference(of=name) for name in dict.fromkeys(attributes))]
+
+
+def _pool(file: StudyFile) -> Pool | None:
+    """Return the rows of a study's data before they are dealt, for their columns; None where data are dealt already."""
+    from ..study_file.dealing import is_at_hand, read_source
+
+    if not is_at_hand(file):
+        return None
+    return read_source(file, file.tables.data, file.path.parent).splits["train"]
 
 
 def _study_of(what: Path) -> Path:
