@@ -28,7 +28,8 @@ import cutlayer as cl
 from cutlayer.metering.events import Computed, Event, Traffic, Worked
 from cutlayer.planner import Forecast, Line
 from cutlayer.planner.events import Timeline
-from cutlayer.planner.pace import Rehearsed, moves, rehearse
+from cutlayer.planner.pace import moves
+from cutlayer.planner.rehearsal import Rehearsed, rehearse
 from cutlayer.runtime.cohorts import Cohorts
 from cutlayer.schedules import Op
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from cutlayer.errors import StudyError
 from cutlayer.planner.events import Line, Move, Timeline
 
-SLOW = Line(mbit=8.0, latency_ms=100.0)  # a megabyte a second
+SLOW = Line(mbit=8.0, latency_ms=100.0, overhead=1.0)  # a megabyte a second
 
 
 def test_a_frame_takes_both_lines_and_both_latencies():
-    timeline = Timeline({"a": SLOW, "b": Line(mbit=16.0, latency_ms=50.0)})
+    timeline = Timeline({"a": SLOW, "b": Line(mbit=16.0, latency_ms=50.0, overhead=1.0)})
     assert timeline.perform([Move("a", "send", 2e6, "b"), Move("b", "receive", 0, "a")]) == pytest.approx(
         2.15
     )
@@ -28,7 +28,7 @@ def test_a_receivers_line_carries_one_frame_after_the_other():
 
 
 def test_who_comes_first_is_served_first_whatever_the_order_of_the_program():
-    timeline = Timeline({"server": Line(mbit=8.0, latency_ms=0.0)})
+    timeline = Timeline({"server": Line(mbit=8.0, latency_ms=0.0, overhead=1.0)})
     moves = [
         Move("slow", "work", 10.0),
         Move("slow", "send", 1e6, "server"),
@@ -59,7 +59,7 @@ def test_work_at_one_party_goes_on_while_others_wait():
     st.lists(st.tuples(st.floats(0, 5), st.integers(0, 10**6)), min_size=1, max_size=8), st.floats(0.1, 100)
 )
 def test_a_chain_takes_the_sum_of_its_parts(parts, mbit):
-    line = Line(mbit=mbit, latency_ms=7.0)
+    line = Line(mbit=mbit, latency_ms=7.0, overhead=1.0)
     moves = []
     for index, (seconds, size) in enumerate(parts):
         moves += [Move(f"p{index}", "work", seconds), Move(f"p{index}", "send", size, f"p{index + 1}")]
@@ -74,13 +74,22 @@ def test_a_chain_takes_the_sum_of_its_parts(parts, mbit):
     assert found == pytest.approx(expected)
 
 
+def test_packets_and_records_are_carried_too():
+    frame, line = 1_048_576, Line(mbit=8.0, latency_ms=0.0)
+    secured = frame + 64 * 31  # in 64 records of TLS
+    packets = secured + -(-secured // 1448) * 52
+    assert Timeline({"b": line}).perform([Move("a", "send", frame, "b"), Move("b", "receive", 0, "a")]) == (
+        pytest.approx(packets / 1e6, rel=1e-3)
+    )
+
+
 def test_a_wait_for_nothing_is_an_error():
     with pytest.raises(StudyError, match="never sent"):
         Timeline().perform([Move("a", "receive", 0, "b")])
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mbit": 0}, {"up_mbit": -1.0}, {"latency_ms": -1}, {"mbit": float("nan")}]
+    "wrong", [{"mbit": 0}, {"up_mbit": -1.0}, {"latency_ms": -1}, {"mbit": float("nan")}, {"overhead": 0.5}]
 )
 def test_lines_that_cannot_be_are_refused(wrong):
     with pytest.raises(StudyError):

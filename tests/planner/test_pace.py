@@ -1,4 +1,4 @@
-"""How long a program takes: by FLOPs, by a rehearsal, with clients that differ."""
+"""How long a program takes: by FLOPs, with clients that differ."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import torch
 
 import cutlayer as cl
 from cutlayer.errors import StudyError
-from cutlayer.metering.events import Worked
 from cutlayer.planner import Forecast, Line, World
 from cutlayer.planner.events import Timeline
-from cutlayer.planner.pace import ByFlops, clients_of, moves, rehearse
-from cutlayer.runtime.cohorts import Cohorts
+from cutlayer.planner.pace import ByFlops, clients_of, moves
 
-FAR = Line(mbit=8.0, latency_ms=50.0)
+FAR = Line(mbit=8.0, latency_ms=50.0, overhead=1.0)
 
 
 def study(schedule=None, clients=3, **settings):
@@ -58,42 +56,6 @@ def test_thousands_of_clients_are_gone_through_in_seconds():
     made = study(cl.SplitFed(version=3, at_once=2000), clients=2000)
     found = length(made, World(client_flops=1e9, server_flops=1e12, line=FAR, spread=0.5), rows=10)
     assert len(found.clock) == 2001 and found.end > 0.1
-
-
-@pytest.mark.parametrize("schedule", [cl.RoundRobin(), cl.SplitFed(), cl.Parallel()], ids=lambda s: s.name)
-def test_a_rehearsal_knows_every_kind_of_action(schedule):
-    made = study(schedule, clients=4, epochs=2)
-    pace = rehearse(made, batches=2, rows=5)
-    people = cl.data.arrays(
-        torch.rand(80, 16),
-        torch.zeros(80, dtype=torch.long),
-        torch.rand(20, 16),
-        torch.zeros(20, dtype=torch.long),
-    ).split_rows(4)
-    graph = cl.vanilla(cl.networks.mlp((16, 8, 4)), "linear1", clients=people)
-    run = cl.Study(
-        graph=graph,
-        optimizer=cl.optim.SGD(lr=0.1),
-        batch_size=10,
-        epochs=2,
-        schedule=schedule,
-        metrics=["loss"],
-    ).simulate(people)
-    priced = [
-        p for items in Forecast(made, Cohorts(graph, people).rows).epochs() for item in items for p in item
-    ]
-    ops = {event.op for event in run.events if isinstance(event, Worked) and event.seconds > 1e-5}
-    told = {str(p.action.op) for p in priced if pace.seconds(p) > 0}
-    assert ops - {"own"} <= told  # that is done in the first epoch, and takes no time to speak of
-    assert 0 < sum(pace.seconds(p) for p in priced) < 60
-
-
-def test_a_rehearsal_leaves_the_study_and_random_numbers_as_they_were():
-    made, before = study(), torch.get_rng_state()
-    weights = [p.clone() for s in made.graph.segments.values() for p in s.module.parameters()]
-    rehearse(made, batches=1)
-    after = [p for s in made.graph.segments.values() for p in s.module.parameters()]
-    assert all(map(torch.equal, weights, after)) and torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("wrong", [{"client_flops": 0.0}, {"server_flops": float("nan")}, {"spread": -0.1}])

@@ -54,11 +54,13 @@ class Priced(NamedTuple):
         action: What is done, by whom.
         cost: What it costs.
         rows: Rows of the batch it is done with; 0 where it is of none.
+        training: Whether that is a batch that is trained on.
     """
 
     action: Action
     cost: Cost
     rows: int
+    training: bool = False
 
 
 _FREE = Cost()
@@ -116,7 +118,7 @@ class Tariff:
     def _priced(self, template: Template, sizes: tuple[int, ...], training: bool) -> Iterator[Priced]:
         for action in template:
             rows = sizes[action.step] if action.step < len(sizes) else sum(sizes)
-            yield Priced(action, self._cost(action, rows, training), rows)
+            yield Priced(action, self._cost(action, rows, training), rows, training)
 
     def _cost(self, action: Action, rows: int, training: bool) -> Cost:
         if action.op in _DIRECTIONS:
