@@ -14,7 +14,9 @@ from cutlayer.privacy.distance import (
     DISTANCES,
     centred_distances,
     corrected_distance_correlation,
+    corrected_of_centred,
     correlation_of,
+    correlation_of_centred,
     correlation_with,
     distance_correlation,
     distances,
@@ -103,6 +105,18 @@ def test_permuted_pairs_show_the_bias_and_no_dependence():
         float(distance_correlation(x, x[order]))
     )
     assert float(correlation_of(a, permuted(a, order))) < 0.3
+
+
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(4, 9), seed=st.integers(0, 1000), name=st.sampled_from(DISTANCES))
+def test_of_centred_tables_it_takes_inner_products_alone(n, seed, name):
+    x = rows_of(n, 3, seed=seed)
+    z = x[:, :2] ** 2 + rows_of(n, 2, seed=seed + 1)
+    a, b = centred_distances(x, name), centred_distances(z, name)
+    assert correlation_of_centred(a, b) == pytest.approx(float(distance_correlation(x, z, name)))
+    slow = float(corrected_distance_correlation(x, z, name))
+    assert corrected_of_centred(a, b) == pytest.approx(slow, abs=2e-4)
+    assert correlation_of_centred(a, torch.zeros_like(b)) == 0.0
 
 
 @pytest.mark.parametrize("name", DISTANCES)

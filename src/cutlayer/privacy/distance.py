@@ -32,7 +32,9 @@ __all__ = [
     "centred_distances",
     "corrected_correlation_of",
     "corrected_distance_correlation",
+    "corrected_of_centred",
     "correlation_of",
+    "correlation_of_centred",
     "correlation_with",
     "distance_correlation",
     "distances",
@@ -83,15 +85,7 @@ def distances(rows: Tensor, distance: str = "euclidean") -> Tensor:
         StudyError: There is no such distance.
     """
     _check(distance)
-    flat = _flat(rows)
-    product = flat @ flat.T
-    lengths = product.diagonal()
-    both = lengths[:, None] + lengths
-    squares = both - 2 * product
-    if distance == "squared":
-        return squares
-    near = squares <= 16 * torch.finfo(flat.dtype).eps * both
-    return squares.masked_fill(near, 1.0).sqrt().masked_fill(near, 0.0)
+    return _between(_flat(rows), distance)
 
 
 def centred_distances(rows: Tensor, distance: str = "euclidean") -> Tensor:
@@ -102,8 +96,7 @@ def centred_distances(rows: Tensor, distance: str = "euclidean") -> Tensor:
     """
     if distance != "squared":
         return _centred(distances(rows, distance))
-    flat = _flat(rows)
-    return -2 * (flat @ flat.T)
+    return _products(_flat(rows))
 
 
 def correlation_of(a: Tensor, b: Tensor) -> Tensor:
@@ -116,6 +109,27 @@ def corrected_correlation_of(a: Tensor, b: Tensor) -> Tensor:
     return _root(_cosine(_u_centred(a), _u_centred(b)))
 
 
+def correlation_of_centred(a: Tensor, b: Tensor) -> float:
+    """Return what `correlation_of` does, of tables [B, B] that are double-centred already; no gradient."""
+    return _signed_root(_inner(a, b), _inner(a, a) * _inner(b, b))
+
+
+def corrected_of_centred(a: Tensor, b: Tensor) -> float:
+    """Return what `corrected_correlation_of` does, of tables [B, B] that are double-centred already; no gradient.
+
+    A row of a double-centred table sums to 0, so one without its diagonal d to -d, and inner products of U-centred
+    tables are ``sum A * B - n / (n - 2) sum d_a * d_b + (sum d_a) (sum d_b) / ((n - 1) (n - 2))``.
+    """
+    count = len(a)
+    of_diagonals, of_traces = count / (count - 2), 1 / ((count - 1) * (count - 2))
+
+    def inner(p: Tensor, q: Tensor) -> float:
+        d, e = p.diagonal(), q.diagonal()
+        return _inner(p, q) - of_diagonals * _inner(d, e) + of_traces * float(d.sum()) * float(e.sum())
+
+    return _signed_root(inner(a, b), inner(a, a) * inner(b, b))
+
+
 def permuted(table: Tensor, order: Tensor) -> Tensor:
     """Return a table of distances [B, B] of the same rows in another ``order`` [B]."""
     return table[order][:, order]
@@ -126,7 +140,7 @@ def correlation_with(table: Tensor, rows: Tensor, distance: str = "euclidean") -
 
     The same as :func:`distance_correlation`, with a gradient for ``rows`` alone, once, and several times as quick. The
     gradient is that of NoPeek's Laplacian lemma, 4 L Z, where the weights of the Laplacian L are the gradients for
-    squared distances.
+    squared distances; they come with the value, since both have the same tables.
     """
     found: Tensor = _WithTable.apply(rows, table, distance)  # type: ignore[no-untyped-call]
     return found
@@ -137,35 +151,43 @@ class _WithTable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, table: Tensor, distance: str) -> Tensor:
-        """Return the correlation, and keep the weights of the Laplacian."""
+        """Return the correlation, and keep four times the Laplacian."""
+        flat = _flat(z)
         if distance == "squared":
-            found, weights = _with_slope(table, centred_distances(z, distance))
+            # slopes of centred tables are centred: their sums are 0, and they are the Laplacian but for the sign
+            found, slopes = _with_slopes(table, _products(flat))
+            laplacian = slopes.mul_(-4)
         else:
-            between = distances(z, distance)
-            found, weights = _with_slope(table, _centred(between))
-            weights = (weights / (2 * between)).masked_fill_(between == 0, 0.0)
-        ctx.save_for_backward(z, weights)
+            between = _between(flat, distance)
+            found, slopes = _with_slopes(table, _centred(between))
+            weights = (slopes / (2 * between)).masked_fill_(between == 0, 0.0)
+            laplacian = torch.diag(weights.sum(0)).sub_(weights).mul_(4)
+        ctx.save_for_backward(flat, laplacian)
+        ctx.shape, ctx.dtype = z.shape, z.dtype
         return table.new_tensor(found)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient for the rows."""
-        z, weights = ctx.saved_tensors
-        laplacian = torch.diag(weights.sum(0)).sub_(weights).mul_(4 * outer)
-        rows = z.reshape(len(z), -1).to(weights.dtype)
-        return (laplacian @ rows).reshape(z.shape).to(z.dtype), None, None
+        flat, laplacian = ctx.saved_tensors
+        return ((laplacian * outer) @ flat).reshape(ctx.shape).to(ctx.dtype), None, None
 
 
-def _with_slope(a: Tensor, b: Tensor) -> tuple[float, Tensor]:
+def _with_slopes(a: Tensor, b: Tensor) -> tuple[float, Tensor]:
     """Return the correlation of two centred tables [B, B] and its gradient for distances of the second."""
     covariance, square_a, square_b = _inner(a, b), _inner(a, a), _inner(b, b)
-    scale = math.sqrt(square_a * square_b)
-    square = covariance / scale if scale > 0 else 0.0
-    if abs(square) <= _LEAST:
+    found = _signed_root(covariance, square_a * square_b)
+    if not found:
         return 0.0, torch.zeros_like(b)
-    found = math.copysign(math.sqrt(abs(square)), square)
-    return found, torch.sub(a, b, alpha=covariance / square_b).mul_(0.5 / (abs(found) * scale))
+    slope = 0.5 / (abs(found) * math.sqrt(square_a * square_b))
+    return found, torch.sub(a, b, alpha=covariance / square_b).mul_(slope)
+
+
+def _signed_root(covariance: float, variances: float) -> float:
+    """Return the root of ``covariance`` over the root of the product of ``variances``, with its sign; 0 next to 0."""
+    square = covariance / math.sqrt(variances) if variances > 0 else 0.0
+    return math.copysign(math.sqrt(abs(square)), square) if abs(square) > _LEAST else 0.0
 
 
 def _inner(a: Tensor, b: Tensor) -> float:
@@ -177,6 +199,22 @@ def _flat(rows: Tensor) -> Tensor:
     flat = rows.reshape(len(rows), -1)
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     return flat - flat.mean(0)
+
+
+def _between(flat: Tensor, distance: str) -> Tensor:
+    product = flat @ flat.T
+    lengths = product.diagonal()
+    both = lengths[:, None] + lengths
+    squares = both - 2 * product
+    if distance == "squared":
+        return squares
+    near = squares <= 16 * torch.finfo(flat.dtype).eps * both
+    return squares.masked_fill(near, 1.0).sqrt().masked_fill(near, 0.0)
+
+
+def _products(flat: Tensor) -> Tensor:
+    """Return the squared distances between rows of mean 0 [B, D], double-centred [B, B]."""
+    return (flat @ flat.T).mul_(-2)
 
 
 def _centred(table: Tensor) -> Tensor:

@@ -12,10 +12,9 @@ from .base import Defence, Moment, Place
 from .distance import (
     DISTANCES,
     centred_distances,
-    corrected_correlation_of,
-    correlation_of,
+    corrected_of_centred,
+    correlation_of_centred,
     correlation_with,
-    distances,
     permuted,
 )
 
@@ -68,18 +67,23 @@ class NoPeek(Defence):
         if not inputs or len(activation) < 2:
             return None
         raw = _wide(inputs).detach().to(torch.promote_types(activation.dtype, torch.float32))
-        found = correlation_with(centred_distances(raw, self.distance), activation, self.distance)
+        table = centred_distances(raw, self.distance)
+        found = correlation_with(table, activation, self.distance)
         moment.facts.add("distance correlation", float(found.detach()))
         if len(activation) >= 4 and moment.facts.read().get("batches", 0) < _MEASURED:
-            self._measure(raw, activation.detach(), moment)
+            self._measure(table, activation.detach(), moment)
         moment.facts.count("batches")
         return self.weight * found
 
-    def _measure(self, raw: Tensor, activation: Tensor, moment: Moment) -> None:
-        a, b = distances(raw, self.distance), distances(activation, self.distance)
-        order = moment.noise.permutation(len(b)).to(b.device)
-        moment.facts.add("distance correlation, corrected", float(corrected_correlation_of(a, b)))
-        moment.facts.add("distance correlation, permuted pairs", float(correlation_of(a, permuted(b, order))))
+    def _measure(self, table: Tensor, activation: Tensor, moment: Moment) -> None:
+        """Note the corrected correlation and that of permuted pairs, with the raw rows' centred ``table`` [B, B]."""
+        other = centred_distances(activation, self.distance)
+        order = torch.randperm(
+            len(other), generator=torch.Generator().manual_seed(moment.step)
+        )  # hides nothing
+        by_chance = correlation_of_centred(table, permuted(other, order.to(other.device)))
+        moment.facts.add("distance correlation, corrected", corrected_of_centred(table, other))
+        moment.facts.add("distance correlation, permuted pairs", by_chance)
 
 
 def _wide(fields: tuple[Tensor, ...]) -> Tensor:
