@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from .facts import Facts
@@ -49,7 +50,8 @@ class Moment:
         labels: The batch's labels [B], where this party has them.
         noise: Draws random numbers that no other party can draw.
         facts: Where what was done is noted.
-        memory: What the defence keeps from batch to batch at this party and cut.
+        memory: What the defence keeps from batch to batch at this party and cut: tensors by name. It is part of the
+            party's snapshots, so that it is as old as the weights wherever a run goes on.
     """
 
     party: str
@@ -60,7 +62,15 @@ class Moment:
     labels: Tensor | None
     noise: Noise
     facts: Facts
-    memory: dict[str, Any]
+    memory: dict[str, Tensor]
+
+    def recall(self, name: str) -> int:
+        """Return the whole number that `keep` kept; 0 if none."""
+        return int(self.memory[name]) if name in self.memory else 0
+
+    def keep(self, name: str, number: int) -> None:
+        """Keep a whole number in the memory."""
+        self.memory[name] = torch.tensor(number)
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,9 @@ class Defence(Worded):
     """Base of all defences: what is done at a cut so that less is told, and what is said about it.
 
     A defence is its settings, a frozen dataclass. It overrides what it does; whatever it leaves alone costs nothing.
-    It must be a function of what it is given and of ``moment.noise``, so that a run that goes on after a crash has the
-    same bits; what it keeps in ``moment.memory`` is lost with the process.
+    It must be a function of what it is given, of ``moment.noise`` and of ``moment.memory``, so that a run that goes on
+    after a crash has the same bits. It must not rely on where the tensors in its memory are: after a crash they are on
+    the party's device.
 
     Attributes:
         word: How it is chosen in a study file, ``nopeek`` in ``nopeek:0.1``.

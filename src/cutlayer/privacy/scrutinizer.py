@@ -17,7 +17,6 @@ is about as large as the gap where labels decide, and near 0 where they do not.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,21 +84,22 @@ class Scrutinizer(Defence):
         """
         if moment.labels is None or not moment.training:
             return gradient
-        seen: int = moment.memory.get("seen", 0) + 1
-        moment.memory["seen"] = seen
+        seen = moment.recall("seen") + 1
+        moment.keep("seen", seen)
         found = _look(gradient, moment.labels) if seen > self.after else None
         if found is None:
             return gradient
-        looks: deque[Look] = moment.memory.setdefault("looks", deque(maxlen=self.batches))
-        looks.append(found)
+        looks = [*_unpacked(moment.memory.get("looks")), found][-self.batches :]
+        moment.memory["looks"] = _packed(looks)
         if len(looks) == self.batches:
-            self._judge(list(looks), moment)
+            self._judge(looks, moment)
         return gradient
 
     def _judge(self, looks: list[Look], moment: Moment) -> None:
         score = scrutiny(looks)
         moment.facts.add("score", score)
-        low = moment.memory["low"] = moment.memory.get("low", 0) + 1 if score < self.below else 0
+        low = moment.recall("low") + 1 if score < self.below else 0
+        moment.keep("low", low)
         if low >= self.patience:
             raise AlarmError(
                 "the gradients that come back do not tell one label from another: the server is not training the task",
@@ -126,6 +126,16 @@ def scrutiny(looks: list[Look]) -> float:
     )
     overlap = float(np.minimum(alike, unlike).sum())
     return float((gap * min(1.0, error) * max(0.0, 1 - overlap)) ** 0.5)
+
+
+def _packed(looks: list[Look]) -> Tensor:
+    """Return looks side by side [K, 2 + 2 _BINS], float64."""
+    return torch.from_numpy(np.stack([np.concatenate((look[:2], *look[2:])) for look in looks]))
+
+
+def _unpacked(packed: Tensor | None) -> list[Look]:
+    rows = () if packed is None else packed.cpu().numpy()
+    return [(float(row[0]), float(row[1]), row[2 : 2 + _BINS], row[2 + _BINS :]) for row in rows]
 
 
 def _look(gradient: Tensor, labels: Tensor) -> Look | None:

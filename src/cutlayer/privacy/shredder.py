@@ -35,9 +35,7 @@ class LearntNoise(Defence):
     against: ClassVar[str] = "whoever receives few activations"
     leaves: ClassVar[str] = (
         "rows from who receives many: the same few tensors are added to all, so in time they can be told "
-        "apart and taken off, and who sends the gradients knows how they move. What was learnt is kept in "
-        "memory alone: after a restart noise is drawn and learnt anew, and the bits are not those of a run "
-        "without one"
+        "apart and taken off, and who sends the gradients knows how they move"
     )
     scale: float = 1.0
     tensors: int = 16
@@ -68,8 +66,7 @@ class LearntNoise(Defence):
             drawn = moment.noise.laplace(activation.new_empty(self.tensors, *shape))
             norm = self.scale * activation.flatten(1).square().sum(1).mean().sqrt()
             moment.memory[place] = _with_norms(drawn, norm.expand(self.tensors))
-        found: Tensor = moment.memory[place]
-        return found
+        return moment.memory[place]
 
     def _learn(self, noise: Tensor, which: Tensor, gradient: Tensor) -> None:
         """Turn the tensors that were added a little against the gradients [B, ...] of their rows."""

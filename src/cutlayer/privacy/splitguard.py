@@ -25,8 +25,7 @@ What differs from the paper:
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -43,8 +42,11 @@ _MOST_CLASSES = 100
 _BATCHES = 3
 """Fake batches before there is a score."""
 _FORGETS = 0.9
-_PARTS = 3
-"""Of a fake batch: F, R1, R2."""
+_NAMES = ("F", "R1", "R2")
+_PARTS = len(_NAMES)
+"""Of a fake batch."""
+_FAKE = "fake batch {}"
+"""What a client remembers of the fake batch of a step until its gradient comes: the order of its rows."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,16 @@ class SplitGuard(Defence):
         """Return labels [B] of which a third is wrong in a fake batch, each of another class than the right one."""
         if not moment.training:
             return labels
-        state = _state(moment)
         right = _classes(labels, moment)
-        known = list(range(self.classes)) if self.classes else state.saw(right)
-        state.batches += 1
+        known = list(range(self.classes)) if self.classes else _saw(right, moment)
+        batches = moment.recall("batches") + 1
+        moment.keep("batches", batches)
         wrong_rows = len(labels) // _PARTS
-        due = self._falls_due(moment.noise) and state.batches > self.after
+        due = self._falls_due(moment.noise) and batches > self.after
         if not (due and wrong_rows and len(known) > 1):
             return labels
         order = moment.noise.permutation(len(labels))
-        state.fakes[moment.step] = order
+        moment.memory[_FAKE.format(moment.step)] = order
         moment.facts.count("rows with wrong labels", wrong_rows)
         chosen = order[:wrong_rows].to(right.device)
         right[chosen] = _wrong(right[chosen], known, moment.noise).to(right.device)
@@ -119,28 +121,31 @@ class SplitGuard(Defence):
         """
         if moment.labels is None or not moment.training:
             return gradient
-        state = _state(moment)
-        order = state.fakes.pop(moment.step, None)
+        order = moment.memory.pop(_FAKE.format(moment.step), None)
         if order is None:
             return gradient
         size, classes = len(order) // _PARTS, _classes(moment.labels, moment)
-        for place, name in enumerate(("F", "R1", "R2")):
+        for place, name in enumerate(_NAMES):
             rows = order[place * size : (place + 1) * size]
-            state.add(name, gradient[rows.to(gradient.device)], classes[rows.to(classes.device)])
-        self._judge(state, moment)
+            _Mean(name, moment).add(gradient[rows.to(gradient.device)], classes[rows.to(classes.device)])
+        self._judge(moment)
         return gradient.index_fill(0, order[:size].to(gradient.device), 0)
 
     def _falls_due(self, noise: Noise) -> bool:
         return float(noise.doubles(1)[0]) < self.share
 
-    def _judge(self, state: _State, moment: Moment) -> None:
-        state.rounds += 1
-        if state.rounds < _BATCHES:
+    def _judge(self, moment: Moment) -> None:
+        rounds = moment.recall("rounds") + 1
+        moment.keep("rounds", rounds)
+        if rounds < _BATCHES:
             return
-        score = guard_score(*(state.kept[name].mean(state.classes) for name in ("F", "R1", "R2")))
+        means = [_Mean(name, moment) for name in _NAMES]
+        classes = max(map(len, means))
+        score = guard_score(*(mean.rows(classes) for mean in means))
         moment.facts.add("score", score)
-        state.scores.append(score)
-        last = list(state.scores)[-self.scores :]
+        before = moment.memory["scores"].tolist() if "scores" in moment.memory else []
+        last = [*before, score][-self.scores :]
+        moment.memory["scores"] = torch.tensor(last, dtype=torch.float64)
         if len(last) == self.scores and sum(last) / len(last) < self.below:
             raise AlarmError(
                 "the gradients that come back do not depend on the labels that were sent: the server is not training "
@@ -164,59 +169,44 @@ def guard_score(fake: Tensor, first: Tensor, second: Tensor) -> float:
     return 1 / (1 + math.exp(-5 * found)) ** 2
 
 
-@dataclass
 class _Mean:
-    """Exponential mean of gradients by class."""
+    """Exponential mean of gradients by class, in a client's memory."""
 
-    sums: Tensor
-    counts: Tensor
+    def __init__(self, name: str, moment: Moment) -> None:
+        self._memory, self._sums, self._counts = moment.memory, f"{name} sums", f"{name} counts"
+
+    def __len__(self) -> int:
+        return len(self._memory[self._sums]) if self._sums in self._memory else 0
 
     def add(self, gradient: Tensor, classes: Tensor) -> None:
-        """Add the rows of ``gradient`` [B, D] of these ``classes`` [B]."""
-        self._grow(int(classes.max()) + 1)
-        self.sums.mul_(_FORGETS).index_add_(0, classes, gradient)
-        self.counts.mul_(_FORGETS).index_add_(0, classes, torch.ones_like(classes, dtype=self.counts.dtype))
-
-    def mean(self, classes: int) -> Tensor:
-        """Return the mean of each of so many classes [C, D]; 0 of a class that never came."""
-        self._grow(classes)
-        return self.sums / self.counts.clamp_min(torch.finfo(self.counts.dtype).tiny)[:, None]
-
-    def _grow(self, classes: int) -> None:
-        more = max(0, classes - len(self.sums))
-        self.sums = functional.pad(self.sums, (0, 0, 0, more))
-        self.counts = functional.pad(self.counts, (0, more))
-
-
-@dataclass
-class _State:
-    """What one client remembers at one cut."""
-
-    batches: int = 0
-    rounds: int = 0
-    classes: int = 0
-    fakes: dict[int, Tensor] = field(default_factory=dict)
-    known: set[int] = field(default_factory=set)
-    kept: dict[str, _Mean] = field(default_factory=dict)
-    scores: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
-
-    def saw(self, classes: Tensor) -> list[int]:
-        """Add to the known classes and return them."""
-        self.known.update(classes.tolist())
-        return sorted(self.known)
-
-    def add(self, name: str, gradient: Tensor, classes: Tensor) -> None:
-        """Add a batch's gradient [B, ...] to F, R1 or R2."""
+        """Add the rows of ``gradient`` [B, ...] of these ``classes`` [B]."""
         rows = gradient.detach().flatten(1).float()
-        self.classes = max(self.classes, int(classes.max()) + 1)
-        if name not in self.kept:
-            self.kept[name] = _Mean(rows.new_zeros(1, rows.shape[1]), rows.new_zeros(1))
-        self.kept[name].add(rows, classes.to(rows.device))
+        classes = classes.to(rows.device)
+        if not len(self):
+            self._memory[self._sums] = rows.new_zeros(1, rows.shape[1])
+            self._memory[self._counts] = rows.new_zeros(1)
+        sums, counts = self._grown(max(len(self), int(classes.max()) + 1))
+        self._memory[self._sums] = (sums * _FORGETS).index_add_(0, classes, rows)
+        self._memory[self._counts] = (counts * _FORGETS).index_add_(0, classes, torch.ones_like(rows[:, 0]))
+
+    def rows(self, classes: int) -> Tensor:
+        """Return the mean of each of so many classes [C, D]; 0 of a class that never came."""
+        sums, counts = self._grown(classes)
+        return sums / counts.clamp_min(torch.finfo(counts.dtype).tiny)[:, None]
+
+    def _grown(self, classes: int) -> tuple[Tensor, Tensor]:
+        """Return sums [C, D] and counts [C] of so many classes."""
+        sums, counts = self._memory[self._sums], self._memory[self._counts]
+        more = classes - len(sums)
+        return functional.pad(sums, (0, 0, 0, more)), functional.pad(counts, (0, more))
 
 
-def _state(moment: Moment) -> _State:
-    state: _State = moment.memory.setdefault("splitguard", _State())
-    return state
+def _saw(classes: Tensor, moment: Moment) -> list[int]:
+    """Add to the known classes and return them, in order."""
+    before = moment.memory["known"].tolist() if "known" in moment.memory else []
+    known = sorted({*before, *classes.tolist()})
+    moment.memory["known"] = torch.tensor(known)
+    return known
 
 
 def _classes(labels: Tensor, moment: Moment) -> Tensor:

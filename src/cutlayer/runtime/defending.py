@@ -159,7 +159,7 @@ class _Post:
             (
                 defence,
                 Facts(meter.facts(party.name, cut.name, str(defence))),
-                party.memories.setdefault((cut.name, place), {}),
+                f"{cut.name} {place}",
             )
             for place, defence in enumerate(cut.defences)
         ]
@@ -176,7 +176,7 @@ class _Post:
         labels = fields.get(_HELD.format(self.label), fields.get(self.label))
         found = []
         for place in places:
-            defence, facts, memory = self._kept[place]
+            defence, facts, kept = self._kept[place]
             where = self.cut.name, place, str(defence), step, int(flight.training)
             noise = Noise(self._secret, *where, hides=hides)
             found.append(
@@ -191,7 +191,7 @@ class _Post:
                         labels=labels,
                         noise=noise,
                         facts=facts,
-                        memory=memory,
+                        memory=self.party.sums.setdefault(kept, {}),
                     ),
                 )
             )
