@@ -144,7 +144,9 @@ def test_it_stands_only_where_labels_are():
     people = cl.data.digits().split({"client": "*"}, labels="server")
     with pytest.raises(GraphError, match="has no labels"):
         study(people, Scrutinizer())
-    with pytest.raises(StudyError, match="scrutinizer: batches cannot be that; got 2; expected a whole number"):
+    with pytest.raises(
+        StudyError, match="scrutinizer: batches cannot be that; got 2; expected a whole number"
+    ):
         Scrutinizer(batches=2)
     assert defence_of("scrutinizer:below=0.1") == Scrutinizer(below=0.1)
     assert "curious" in Scrutinizer().statement()
