@@ -35,7 +35,7 @@ Out = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Where this party computes: cpu, cuda, cuda:1; what [study] device says unless given.",
+        help="Where this party computes: cpu, cuda, cuda:1; what \\[study] device says unless given.",
         metavar="DEVICE",
     ),
 ]
