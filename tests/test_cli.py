@@ -148,6 +148,31 @@ def test_a_folder_with_a_run_is_not_written_over(finished: tuple[Path, Result]) 
     assert (out / "log.jsonl").read_bytes() == before
 
 
+def test_a_refused_run_leaves_the_note_of_the_other_alone(finished: tuple[Path, Result], study: Path) -> None:
+    run_folder, _ = finished
+    before = (run_folder / "study.json").read_text()
+    study.write_text(STUDY.replace("epochs = 2", "epochs = 3"))
+    assert run("simulate", study, "--out", run_folder, "--resume").exit_code == 1
+    assert run("simulate", study, "--out", run_folder).exit_code == 1
+    assert (run_folder / "study.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["simulate", "study.toml", "--out", "taken"],
+        ["plan", "mlp", "--plot", "taken"],
+        ["local", "study.toml", "--out", "taken"],
+        ["demo", "--out", "taken"],
+    ],
+)
+def test_a_file_where_a_folder_goes_is_told_in_a_line(words: list[str], study: Path) -> None:
+    Path("taken").write_text("")
+    refused = run(*words)
+    assert refused.exit_code == 1
+    assert "Error: taken" in refused.stderr and "choose another" in refused.stderr
+
+
 def test_there_must_be_a_run_to_resume(study: Path) -> None:
     assert "no run of 'small'" in run("simulate", study, "--resume").stderr
     assert "no run in nowhere" in run("simulate", study, "--resume", "--out", "nowhere").stderr
@@ -272,6 +297,7 @@ def test_cuts_of_a_function_and_of_a_study(study: Path) -> None:
         (["mlp", "--input", "784", "--tokens", "3"], "not both"),
         (["mlp", "--set", "sizes"], "--set is no argument"),
         (["mlp", "--set", "sises=[784, 10]"], "did you mean 'sizes'?"),
+        (["model.py"], "name it: model.py:FUNCTION"),
         (["study.toml", "--input", "64"], "leave --input and --tokens out"),
     ],
 )

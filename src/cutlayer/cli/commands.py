@@ -54,7 +54,7 @@ STUDY = typer.Argument(help="The study file; docs/study-file.md says what it hol
 
 
 class _Commands(TyperGroup):
-    """Commands whose expected errors are short messages, not tracebacks."""
+    """Commands whose expected errors, and those of files, are short messages, not tracebacks."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take ``--debug`` wherever it stands."""
@@ -68,6 +68,11 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             complain(str(error))
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None or ctx.params.get("debug"):
+                raise
+            complain(f"{error.filename} cannot be used: {error.strerror}; choose another file or folder")
             raise typer.Exit(1) from None
 
 

@@ -73,10 +73,15 @@ def simulate(
 
 
 def _note_source(folder: Path, file: Path, digest: str) -> None:
-    """Note which study file the run is of, for an audit of it."""
+    """Note which study file the run is of, for an audit of it; the note of another study's run is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "study.json"
+    if (folder / "log.jsonl").is_file() and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["digest"] != digest:
+            return  # this run is about to be refused
     note = json.dumps({"file": str(file.resolve()), "digest": digest})
-    (folder / "study.json").write_text(note + "\n", encoding="utf-8")
+    path.write_text(note + "\n", encoding="utf-8")
 
 
 def _finish(screen: Console, run: Run) -> None:

@@ -116,10 +116,14 @@ class Functions:
 
 
 def _network(word: str) -> Callable[..., Any]:
+    if word.endswith(".py"):
+        raise StudyError(
+            f"{word} does not say which of its functions makes the network", todo=f"name it: {word}:FUNCTION"
+        )
     if word not in networks.__all__:
         raise StudyError(
             f"no network is named {word!r}",
-            todo=f"{nearest(word, networks.__all__)}, or name file.py:function",
+            todo=f"name one of your own as file.py:function, or one of the package; {nearest(word, networks.__all__)}",
         )
     found: Callable[..., Any] = getattr(networks, word)
     return found
