@@ -47,7 +47,7 @@ def test_trains_tells_and_goes_on(study: Path, tmp_path: Path) -> None:
              "--rate", "large-batch=2", "--steps", "2", "--no-reports")  # fmt: skip
     code, said = run(*words)
     assert code == 0, said
-    assert "federated averaging: 1 of 3" in said and "at split's compute" in said
+    assert "federated averaging: epoch 1 of 3" in said and "at split's compute" in said
     assert "Comparison: compared/digits/compare.html" in said
     page = (tmp_path / "compared/digits/compare.html").read_text()
     assert "2 steps a round, learning rates times 2" in page and "0.5 of the clients a round" in page
@@ -74,6 +74,7 @@ def test_equal_compute_needs_no_rounds(study: Path) -> None:
         (("--sample", "half"), 2, "neither a number nor a share"),
         (("--rate", "fedavg"), 2, "not like large-batch=4"),
         (("--rate", "fedprox=2"), 2, "fedprox is not compared with"),
+        (("--metric", "acuracy"), 1, "there is no metric 'acuracy'; did you mean 'accuracy'?"),
         (("--equal", "computing"), 1, "what is to be equal is not 'computing'"),
     ],
 )

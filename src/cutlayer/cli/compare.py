@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import StudyError, nearest
 from .commands import STUDY
 from .screen import console
 
@@ -94,6 +95,7 @@ def compare(
     file = load_study(study)
     folder = out or _OUT / file.name.replace(" ", "-")
     built, holdings = file.build()
+    _check_metric(metric)
     methods = _methods(
         baselines, rounds or (_MANY if equal else built.epochs), local_epochs, _sample(sample), mu, steps,
         _rates(rate or []),
@@ -111,6 +113,14 @@ def compare(
     if reports:
         _report(found)
     _finish(screen, found, write_comparison(found, folder))
+
+
+def _check_metric(metric: str) -> None:
+    """Refuse a score that there is not, before anything is trained."""
+    from ..metering.metrics import KNOWN
+
+    if metric and metric not in KNOWN:
+        raise StudyError(f"--metric: there is no metric {metric!r}", todo=nearest(metric, KNOWN))
 
 
 def _methods(
@@ -186,7 +196,7 @@ class _Lines:
 
 def _where(name: str, now: Progress) -> str:
     of = f" of {now.epochs}" if now.epochs < _MANY else ""
-    return f"{name}: {now.epoch + 1}{of}, step {now.step + 1}, loss {now.loss:.4f}"
+    return f"{name}: epoch {now.epoch + 1}{of}, step {now.step + 1}, loss {now.loss:.4f}"
 
 
 def _report(found: Comparison) -> None:
