@@ -116,7 +116,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     study = str(Path("parties") / "client-0" / "study.toml")
     for words, expected in (
-        (["join", study, "--as", "client-7"], "there are no keys of 'client-7'"),
+        (["join", study, "--as", "client-7"], "study.toml has no party 'client-7'"),
         (
             ["join", study, "--as", "server"],
             "'server' is the host of this study; start it with: cutlayer serve",

@@ -30,7 +30,10 @@ def check(
     from ..schedules import Program
     from ..study_file import load_study
 
-    actions = Program.parse(text)
+    try:
+        actions = Program.parse(text)
+    except ProgramError as error:
+        raise ProgramError(f"{program}: {error.what}", expected=error.expected, todo=error.todo) from error
     built, holdings = load_study(study).build()
     ticks = built.check(actions, holdings)
     count = f"{len(actions):,} actions of {len(actions.parties)} parties"

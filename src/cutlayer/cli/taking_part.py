@@ -65,6 +65,7 @@ def begin(
     patient_threads()
     keep_memory()
     check_extra()
+    _check_party(file, party)
     credentials = _credentials(file, party, keys)
     folder = out or Path("runs") / name_in_a_path(file.name) / party
     # Where compiled segments are kept: nobody else may write there, and a restart finds them.
@@ -140,10 +141,18 @@ def check_extra() -> None:
         )
 
 
+def _check_party(file: StudyFile, party: str) -> None:
+    """Refuse a name that the study file does not have, where it names its parties."""
+    named, roles = file.tables.parties, file.tables.roles
+    if named and party not in named and party not in roles.all:
+        raise StudyError(f"{file.path.name} has no party {party!r}", todo=nearest(party, list(named)))
+
+
 def _credentials(file: StudyFile, party: str, keys: Path | None) -> Credentials:
     from ..keys import Credentials
 
     places = [keys] if keys is not None else [file.path.parent / "keys" / party, Path("keys") / party]
+    places = list(dict.fromkeys(places))
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         raise IdentityError(
