@@ -17,12 +17,13 @@ from cutlayer.audit.membership import Membership
 from cutlayer.audit.pcat import Pcat
 from cutlayer.audit.transcript import Transcript
 from cutlayer.audit.unsplit import UnSplit
+from cutlayer.audit.unsplit_labels import UnSplitLabels
 from cutlayer.errors import StudyError
 
 ATTACKS = [
     Inversion(steps=2, rows=4), Decoding(steps=2, rows=4), Shadow(steps=2, rows=4), UnSplit(rounds=1, steps=2, rows=4),
     Pcat(steps=2, rows=4, each=1, begin=0.95), NormLabels(), CosineLabels(), GradientClusters(), ActivationClusters(),
-    Completion(steps=2), AttributeInference(steps=2), Membership(),
+    UnSplitLabels(steps=2), Completion(steps=2), AttributeInference(steps=2), Membership(),
 ]  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def everything(run) -> Knowledge:
     """Return more than any one adversary knows."""
     hints = torch.arange(40)
     return run.known(
-        client=run.client, own=run.own, architecture=run.fresh, hints=hints, hint_labels=hints % 10,
+        client=run.client, own=run.own, architecture=run.fresh, behind=run.own, hints=hints, hint_labels=hints % 10,
         public_x=run.public_x, public_y=run.public_y, public_attribute=run.public_y % 2,
         candidates_x=run.public_x[:9], candidates_y=run.public_y[:9], rarer_share=0.1,
     )  # fmt: skip

@@ -35,6 +35,8 @@ class Knowledge:
             know; None if it does not know it.
         client: The sender's segment with its trained weights, as the white box or to be asked; None if it has not got
             it. This and the others are called with one tensor and return one.
+        behind: The segment that the sent goes to, up to what is compared with labels, with random weights, or with the
+            initial ones; None if it does not know it.
         own: Its own trained segment, from what it receives to what is compared with labels; None if it has none.
         public_x: Rows that are like the sender's but none of them [M, ...].
         public_y: Their labels [M].
@@ -55,6 +57,7 @@ class Knowledge:
     rarer_share: float | None = None
     architecture: nn.Module | None = None
     client: nn.Module | None = None
+    behind: nn.Module | None = None
     own: nn.Module | None = None
     public_x: Tensor | None = None
     public_y: Tensor | None = None

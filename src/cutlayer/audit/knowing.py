@@ -96,6 +96,7 @@ def known_at(scene: Scene, view: View, sights: Sequence[Sight], attribute: str =
         rarer_share=_rarer(labels) if classes == 2 else None,
         architecture=copy.deepcopy(graph.segments[sender].module) if sender else None,
         client=scene.run.module(sender) if sender else None,
+        behind=_behind(graph, view),
         own=_own(graph, scene.run, view),
         public_x=public[0],
         public_y=public[1],
@@ -118,12 +119,24 @@ def _sender(graph: SplitGraph, view: View) -> str:
 
 def _own(graph: SplitGraph, run: Run, view: View) -> nn.Module | None:
     """Return the adversary's segment that predicts from what crosses alone, if there is one."""
+    name = _predictor(graph, view) if view.kind == "activation" else ""
+    return run.module(name) if name else None
+
+
+def _behind(graph: SplitGraph, view: View) -> nn.Module | None:
+    """Return that segment where it is the other side's, with its initial weights, which all know."""
+    name = _predictor(graph, view) if view.kind == "gradient" else ""
+    return copy.deepcopy(graph.segments[name].module) if name else None
+
+
+def _predictor(graph: SplitGraph, view: View) -> str:
+    """Return the receiver's segment that predicts from what crosses alone; empty if there is none."""
     ref = Ref(view.cut.producer, view.cut.tensors[0])
     predicts = {loss.prediction.partition(":")[0] for loss in graph.losses.values() if not loss.reconstructs}
     for name in graph.consumers(ref):
         if graph.segments[name].role == view.cut.target and graph.wiring[name] == (ref,) and name in predicts:
-            return run.module(name) if view.kind == "activation" else None
-    return None
+            return name
+    return ""
 
 
 Pair = tuple[Tensor | None, Tensor | None]

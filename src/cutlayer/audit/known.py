@@ -13,12 +13,13 @@ from .labels import ActivationClusters, Completion, CosineLabels, GradientCluste
 from .membership import Membership
 from .pcat import Pcat
 from .unsplit import UnSplit
+from .unsplit_labels import UnSplitLabels
 
 __all__ = ["ATTACKS", "attacks_of"]
 
 ATTACKS: tuple[type[Attack], ...] = (
     Inversion, Decoding, Shadow, UnSplit, Pcat, NormLabels, CosineLabels, GradientClusters, ActivationClusters,
-    Completion, Membership, AttributeInference,
+    UnSplitLabels, Completion, Membership, AttributeInference,
 )  # fmt: skip
 """In the order in which an audit tries them."""
 

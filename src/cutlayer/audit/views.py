@@ -66,7 +66,10 @@ def views(graph: SplitGraph) -> list[View]:
 
 
 def last_seen(view: View, seen: Transcript, rows: int) -> tuple[Transcript, list[Sight]]:
-    """Return what the adversary saw of the last training rows at its cut, at least ``rows`` if there are so many."""
+    """Return what the adversary saw of the last training rows at its cut, at least ``rows`` if there are so many.
+
+    Beside gradients stands what it had sent for them.
+    """
     found = seen.sights(view.kind, cut=view.cut.name, tensor=view.cut.tensors[0], training=True)
     kept, count = list[Sight](), 0
     for sight in reversed(found):
@@ -76,8 +79,9 @@ def last_seen(view: View, seen: Transcript, rows: int) -> tuple[Transcript, list
         count += len(sight.rows)
     part = Transcript(seen.party, max(seen.most, count))
     steps = {sight.step for sight in kept}
+    sent = seen.sights("activation", cut=view.cut.name, training=True) if view.kind == "gradient" else []
     for sight in seen.sights(training=True):
-        if sight in kept or (sight.step in steps and sight.kind in ("own", "label")):
+        if sight in kept or (sight.step in steps and (sight.kind in ("own", "label") or sight in sent)):
             part.keep(sight)
     part.states = seen.states
     return part, kept
