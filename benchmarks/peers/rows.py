@@ -1,0 +1,54 @@
+"""Makes the rows that all sides train on, one archive for each workload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+W_ROWS, W_TESTS = 12_800, 2_000
+CIFAR_TESTS, BATCH = 1_000, 64
+MEAN = np.array([125.3, 123.0, 113.9], dtype=np.float32)
+SPREAD = np.array([63.0, 62.1, 66.7], dtype=np.float32)
+
+
+def workload_w(mnist: Path | None, out: Path) -> None:
+    """Write rows of MNIST's shape: float32 [N, 784] from 0 to 1, and int64 [N].
+
+    Args:
+        mnist: An archive of MNIST; random numbers without one, and accuracy means nothing.
+        out: Where to.
+    """
+    if mnist is None:
+        draw = np.random.default_rng(0)
+        x = draw.integers(0, 256, (W_ROWS + W_TESTS, 784), dtype=np.uint8)
+        y = draw.integers(0, 10, W_ROWS + W_TESTS)
+    else:
+        with np.load(mnist, allow_pickle=False) as kept:
+            x = np.concatenate([kept["x_train"][:W_ROWS], kept["x_test"][:W_TESTS]]).reshape(-1, 784)
+            y = np.concatenate([kept["y_train"][:W_ROWS], kept["y_test"][:W_TESTS]])
+    write(out, x.astype(np.float32) / np.float32(255), y, W_ROWS)
+
+
+def cifar10(path: Path, out: Path, training: int) -> None:
+    """Write images for training and 1,000 for test: float32 [N, 3, 32, 32], standardised as NVFLARE's example does.
+
+    Args:
+        path: An archive with x_train, y_train, x_test, y_test (uint8 NHWC).
+        out: Where to.
+        training: How many images to train on.
+    """
+    with np.load(path, allow_pickle=False) as kept:
+        x = np.concatenate([kept["x_train"][:training], kept["x_test"][:CIFAR_TESTS]])
+        y = np.concatenate([kept["y_train"][:training], kept["y_test"][:CIFAR_TESTS]])
+    x = (x.astype(np.float32) - MEAN) / SPREAD
+    write(out, np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, training)
+
+
+def write(out: Path, x: NDArray[np.float32], y: NDArray[np.integer], training: int) -> None:
+    """Write the first ``training`` rows for training and the others for test."""
+    labels = y.astype(np.int64)
+    np.savez(
+        out, x_train=x[:training], y_train=labels[:training], x_test=x[training:], y_test=labels[training:]
+    )

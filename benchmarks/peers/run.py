@@ -1,0 +1,259 @@
+"""Train the same networks on the same rows with cutlayer and with other projects for split learning, side by side.
+
+Each project is installed in a virtual environment of its own, with pinned versions, in benchmarks/peers/.environments
+(made once; pip must find a build of PyTorch that suits this machine), and used as its documentation says to. What
+its user writes lies in a folder beside this script. One thread a process; each run in a network and among processes of
+its own, so that bytes and memory are its alone; all sides in turn, some rounds. Two workloads:
+
+    w         784 -> 256 ReLU | 256 -> 10, batch 64, SGD 0.05, 12,800 rows of MNIST, 5 epochs, 1,000 steps
+    cifar10   the network and the settings of NVFLARE's CIFAR-10 SplitNN: batch 64, SGD 0.01 / 0.9, float16 over the
+              cut; as many steps as --steps says, each image seen once
+
+    python benchmarks/peers/run.py                       everything, about ten minutes; writes results/peers.json
+                                                         and the tables of docs/peers.md
+    python benchmarks/peers/run.py --only NVFLARE        some sides, beside cutlayer; writes nothing
+    python benchmarks/peers/run.py --install             make the environments, and no more
+    python benchmarks/peers/run.py --others              ask pip for projects that are not measured; keeps its words
+    python benchmarks/peers/run.py --table               the tables of the figures that are kept
+
+Needs Linux and root (or `unshare` allowed to users). Rows of MNIST come from CUTLAYER_MNIST, images from
+CUTLAYER_CIFAR10 (see benchmarks/README.md). Without the first, rows are random; without the second, no cifar10.
+
+Ends with 1 if a side fails, or a peer makes more steps a second than cutlayer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import environments
+import rows
+from circumstances import circumstances
+from figures import figures_of, lines_of, medians
+from sides import SIDES, Side
+from tables import place, tables
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results" / "peers.json"
+PAGE = HERE.parent.parent / "docs" / "peers.md"
+MOST_SECONDS = 240.0
+UNSHARE = ("unshare", "--net", "--pid", "--fork", "--mount-proc")
+
+
+def installed(sides: Sequence[Side]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the Python of each environment that the sides need, and why others have none."""
+    found, failed = {"": Path(sys.executable)}, {}
+    for environment in dict.fromkeys(side.environment for side in sides if side.environment):
+        try:
+            found[environment.name] = environments.prepared(environment)
+        except environments.NotInstalled as failure:
+            failed[environment.name] = str(failure)
+            print(f"  {environment.name} cannot be installed: {failure}", flush=True)
+    return found, failed
+
+
+def run_once(side: Side, python: Path, archive: Path) -> dict[str, float]:
+    """Run one side once and return its figures.
+
+    Args:
+        side: The side.
+        python: Its interpreter.
+        archive: The rows.
+
+    Raises:
+        SystemExit: If it fails or tells nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="peers-") as name:
+        work = Path(name)
+        for file in side.files if side.copied else ():
+            shutil.copy(HERE / file, work)
+        if side.copied:
+            (work / "rows.npz").symlink_to(archive)
+        places = {
+            "python": str(python),
+            "scripts": str(python.parent),
+            "rows": str(archive),
+            "here": str(HERE),
+            "work": name,
+        }
+        command = [word.format(**places) for word in side.command]
+        log = ["--log", str(work / side.log)] if side.log else []
+        watched = [sys.executable, str(HERE / "watched.py"), "--out", f"{name}/told.json", *log]
+        mapped = [] if os.geteuid() == 0 else ["--map-root-user"]
+        done = subprocess.run(
+            [*UNSHARE, *mapped, *watched, "--seconds", str(MOST_SECONDS), "--", *command],
+            cwd=work, env=_variables(side, work), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        told = json.loads((work / "told.json").read_text()) if (work / "told.json").exists() else {}
+    if not told or told["status"] != 0 or len(told["marks"]) < 2:
+        raise SystemExit(f"{side.name} on {side.work} failed: {done.stdout[-2000:]}")
+    return figures_of(told)
+
+
+def _variables(side: Side, work: Path) -> dict[str, str]:
+    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    marks = {"PEERS_MARKS": str(work / "marks.jsonl"), "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **one, **marks, **side.variables}
+
+
+def measure(
+    sides: Sequence[Side], rounds: int, steps: int, data: Mapping[str, Path | None]
+) -> dict[str, Any]:
+    """Run all sides in turn and return what the results keep."""
+    pythons, failed = installed(sides)
+    runs: dict[tuple[str, str], list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory(prefix="peers-") as name:
+        archives = archives_in(Path(name), steps, data)
+        able = [
+            side
+            for side in sides
+            if side.work in archives and (side.environment is None or side.environment.name in pythons)
+        ]
+        for number in range(rounds):
+            for side in able if number % 2 == 0 else able[::-1]:
+                if side.work == "cifar10" and number:
+                    continue
+                python = pythons[side.environment.name if side.environment else ""]
+                figures = run_once(side, python, archives[side.work])
+                runs.setdefault((side.work, side.name), []).append(figures)
+                said = (
+                    f"{figures['steps_per_second']:.4g} steps/s, {figures['start_up_seconds']:.1f} s to start"
+                )
+                print(f"  round {number + 1} of {rounds}, {side.work}: {side.name} {said}", flush=True)
+    kept = [side for side in able if (side.work, side.name) in runs]
+    packages = {
+        side.environment.name: environments.versions(pythons[side.environment.name], side.environment)
+        for side in kept
+        if side.environment
+    }
+    return {
+        "workloads": {
+            work: {s.name: _told(s, runs[s.work, s.name]) for s in kept if s.work == work}
+            for work in archives
+        },
+        "rounds": rounds,
+        "packages": packages,
+        "not_installed": failed,
+        "rows": "MNIST" if data["w"] else "random",
+    }
+
+
+def archives_in(folder: Path, steps: int, data: Mapping[str, Path | None]) -> dict[str, Path]:
+    """Write the rows of each workload whose data is there, and return where."""
+    made = {"w": folder / "w.npz"}
+    rows.workload_w(data["w"], made["w"])
+    if data["cifar10"] is not None:
+        made["cifar10"] = folder / "cifar10.npz"
+        rows.cifar10(data["cifar10"], made["cifar10"], steps * rows.BATCH)
+    return made
+
+
+def _told(side: Side, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    speeds = [round(run["steps_per_second"], 2) for run in runs]
+    lines = sum(lines_of(HERE / file) for file in side.files)
+    return medians(runs) | {"speeds_of_rounds": speeds, "lines": lines, "told": side.told}
+
+
+def failures(figures: Mapping[str, Any]) -> list[str]:
+    """Return what is beyond the bar, in words."""
+    found = [f"{name} is not installed: {why}" for name, why in figures["not_installed"].items()]
+    for work, sides in figures["workloads"].items():
+        for name, told in sides.items():
+            if name.startswith("one process"):
+                continue
+            ours = sides["cutlayer"]["steps_per_second"]
+            if told["steps_per_second"] > ours:
+                found.append(
+                    f"{work}: {name} makes {told['steps_per_second']:.0f} steps/s, cutlayer {ours:.0f}"
+                )
+    return found
+
+
+def chosen(words: Sequence[str]) -> list[Side]:
+    """Return the sides whose name has one of ``words``, and cutlayer beside them; all if there are none."""
+    for word in words:
+        if not any(word.lower() in side.name.lower() for side in SIDES):
+            sys.exit(
+                f"no side is named like {word!r}; known: {', '.join(dict.fromkeys(s.name for s in SIDES))}"
+            )
+    wanted = [s for s in SIDES if not words or any(word.lower() in s.name.lower() for word in words)]
+    works = {side.work for side in wanted}
+    return [s for s in SIDES if s in wanted or (s.name == "cutlayer" and s.work in works)]
+
+
+def kept_results() -> dict[str, Any]:
+    """Return what was kept last; nothing yet is an empty comparison."""
+    empty: dict[str, Any] = {"figures": {"workloads": {}}}
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else empty
+
+
+def keep(results: Mapping[str, Any]) -> None:
+    """Write the results."""
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def parsed() -> argparse.Namespace:
+    """Return the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="sides whose name has this word"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of w; cifar10 is run once (default: 3)")
+    parser.add_argument("--steps", type=int, default=100, help="steps of cifar10 (default: 100)")
+    parser.add_argument("--quick", action="store_true", help="one round and 5 steps; writes nothing")
+    parser.add_argument("--install", action="store_true", help="make the environments, and no more")
+    parser.add_argument("--others", action="store_true", help="ask pip for projects that are not measured")
+    parser.add_argument("--table", action="store_true", help="print the tables of the figures that are kept")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Do what was asked for and return the exit status."""
+    asked = parsed()
+    if asked.table:
+        print(tables(kept_results()["figures"]))
+        return 0
+    if asked.install:
+        return 1 if installed(SIDES)[1] else 0
+    if asked.others:
+        others = {one.pins[0]: environments.tried(one) for one in environments.OTHERS}
+        print(json.dumps(others, indent=2))
+        results = kept_results()
+        keep({**results, "figures": {**results["figures"], "others": others}})
+        return 0
+    return compare(asked)
+
+
+def compare(asked: argparse.Namespace) -> int:
+    """Measure, print, keep unless only some sides ran, and return the exit status."""
+    around = circumstances(sys.argv[1:])
+    data = {
+        name: Path(os.environ[variable]).resolve() if os.environ.get(variable) else None
+        for name, variable in (("w", "CUTLAYER_MNIST"), ("cifar10", "CUTLAYER_CIFAR10"))
+    }
+    rounds, steps = (1, 5) if asked.quick else (asked.rounds, asked.steps)
+    figures = measure(chosen(asked.only), rounds, steps, data)
+    missed = failures(figures)
+    print(tables(figures))
+    for failure in missed:
+        print(f"beyond the bar: {failure}")
+    if not asked.quick and not asked.only:
+        figures["others"] = kept_results()["figures"].get("others", {})
+        keep({"figures": figures, **around})
+        place(figures, PAGE)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

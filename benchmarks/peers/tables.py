@@ -1,0 +1,55 @@
+"""The figures as tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+TITLES = {
+    "w": "Workload W: 784 -> 256 | 256 -> 10, batch 64, 1,000 steps",
+    "cifar10": "NVFLARE's CIFAR-10 SplitNN, batch 64, float16 over the cut",
+}
+HEADS = (
+    "", "steps/s", "of cutlayer's", "s to first step", "s in all", "KB a step", "accuracy", "MB (processes)", "lines",
+)  # fmt: skip
+
+
+def tables(figures: Mapping[str, Any]) -> str:
+    """Return a table for each workload."""
+    parts = [f"{TITLES.get(work, work)}:\n\n{_table(sides)}" for work, sides in figures["workloads"].items()]
+    return "\n\n".join(parts)
+
+
+def place(figures: Mapping[str, Any], page: Path) -> None:
+    """Put the tables where ``page`` has room for them, between two comments."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{tables(figures)}\n{END}{after}", encoding="utf-8")
+
+
+def _table(sides: Mapping[str, Mapping[str, Any]]) -> str:
+    ours = sides["cutlayer"]["steps_per_second"]
+    lines = [_row(HEADS), _row(["---", *["--:"] * (len(HEADS) - 1)])]
+    return "\n".join([*lines, *(_row(_cells(name, told, ours)) for name, told in sides.items())])
+
+
+def _cells(name: str, told: Mapping[str, Any], ours: float) -> list[str]:
+    traffic = told.get("loopback_bytes_per_step")
+    return [
+        name,
+        f"{told['steps_per_second']:.3g}",
+        f"{told['steps_per_second'] / ours:.2g}",
+        f"{told['start_up_seconds']:.1f}",
+        f"{told['whole_seconds']:.0f}",
+        f"{traffic / 1000:.0f}" if traffic else "–",
+        f"{told['accuracy']:.3f}" if "accuracy" in told else "–",
+        f"{told['memory_bytes'] / 1e6:.0f} ({told['processes']:.0f})",
+        f"{told['lines']}",
+    ]
+
+
+def _row(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
