@@ -74,6 +74,14 @@ def test_a_chain_takes_the_sum_of_its_parts(parts, mbit):
     assert found == pytest.approx(expected)
 
 
+def test_what_two_others_send_each_other_goes_through_the_host():
+    lines = {name: Line(mbit=8.0, latency_ms=50.0, overhead=1.0) for name in ("a", "b", "host")}
+    moves = [Move("a", "send", 1e6, "b"), Move("b", "receive", 0, "a")]
+    assert Timeline(lines).perform(moves) == pytest.approx(1.1)
+    assert Timeline(lines, hub="host").perform(moves) == pytest.approx(2.2)
+    assert Timeline(lines, hub="b").perform(moves) == pytest.approx(1.1)
+
+
 def test_packets_and_records_are_carried_too():
     frame, line = 1_048_576, Line(mbit=8.0, latency_ms=0.0)
     secured = frame + 64 * 31  # in 64 records of TLS

@@ -1,7 +1,8 @@
 """When everything happens: parties at work, frames on their lines, one event after the other; no tensors.
 
 Each party does its own part of a program in order. It computes by itself, what it sends goes over its own line and that
-of the receiver, and what it waits for has to arrive. Lines carry one frame at a time, in the order of sending.
+of the receiver, and what it waits for has to arrive. Lines carry one frame at a time, in the order of sending. Between
+organisations all dial the host, and what two others send each other goes through it.
 """
 
 from __future__ import annotations
@@ -91,11 +92,13 @@ class Timeline:
 
     Attributes:
         lines: Each party's line; a party without one is reached at once.
+        hub: The party that hosts the study, through which all frames between others go; none if empty.
         clock: When each party is done with what it was given, in seconds.
         worked: How long each was computing.
     """
 
     lines: Mapping[str, Line] = field(default_factory=dict)
+    hub: str = ""
     clock: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     worked: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -155,13 +158,20 @@ class Timeline:
         return now
 
     def _arrival(self, move: Move, now: float) -> float:
-        """Return when what is sent ``now`` is there; both lines are taken until it has passed."""
-        mine, theirs = self.lines.get(move.party), self.lines.get(move.peer)
-        out = move.amount / mine.up if mine else 0.0
-        into = move.amount / theirs.down if theirs else 0.0
-        start = max(now, self._out[move.party])
-        self._out[move.party] = start + out
+        """Return when what is sent ``now`` is there."""
+        if not self.hub or self.hub in (move.party, move.peer):
+            return self._carried(move.party, move.peer, move.amount, now)
+        there = self._carried(move.party, self.hub, move.amount, now)
+        return self._carried(self.hub, move.peer, move.amount, there)
+
+    def _carried(self, sender: str, receiver: str, size: float, now: float) -> float:
+        """Return when ``size`` bytes are at the other end; both lines are taken until they have passed."""
+        mine, theirs = self.lines.get(sender), self.lines.get(receiver)
+        out = size / mine.up if mine else 0.0
+        into = size / theirs.down if theirs else 0.0
+        start = max(now, self._out[sender])
+        self._out[sender] = start + out
         latency = (mine.latency_s if mine else 0.0) + (theirs.latency_s if theirs else 0.0)
-        begins = max(start + latency, self._in[move.peer])
-        self._in[move.peer] = begins + into
+        begins = max(start + latency, self._in[receiver])
+        self._in[receiver] = begins + into
         return max(begins + into, start + latency + out)

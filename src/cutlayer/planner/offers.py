@@ -161,7 +161,8 @@ def offer(
 
 def _seconds(forecast: Forecast, setting: Setting, graph: SplitGraph) -> float:
     """Return how long the training takes: the first epochs event by event, then as long as the last of these."""
-    timeline, pace = Timeline(setting.world.lines(graph)), ByFlops(setting.world, graph)
+    host = [party.name for party in graph.parties if party.name not in clients_of(graph)][-1]
+    timeline, pace = Timeline(setting.world.lines(graph), hub=host), ByFlops(setting.world, graph)
     ends = [0.0] + [timeline.perform(moves(items, pace)) for items in forecast.epochs(_TIMED)]
     return ends[-1] + (setting.epochs - len(ends) + 1) * (ends[-1] - ends[-2])
 
