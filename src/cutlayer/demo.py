@@ -23,6 +23,7 @@ from .data import NHANES_INSTITUTIONS, Holdings, Source, nhanes
 from .graph.split_graph import SplitGraph
 from .graph.topologies import vertical
 from .metering.events import Noted
+from .report.telling import told_of_labels
 from .run import Run
 from .runtime import optim
 from .seeds import stream
@@ -124,7 +125,7 @@ def run_demo(out: Path, *, quick: bool = False, console: Console | None = None) 
     _note(run, findings, len(folds))
     screen.print(run.summary())
     _conclude(screen, findings, len(folds))
-    _tell_who_saw_what(screen, run.graph)
+    _tell_who_saw_what(screen, run)
     path = run.report()
     screen.print(
         f"Log, plots and report.html are in [bold]{folder}[/bold]. Took {time.perf_counter() - began:.0f} s."
@@ -233,7 +234,8 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.stdev(values):.3f}" if len(values) > 1 else "-"
 
 
-def _tell_who_saw_what(screen: Console, graph: SplitGraph) -> None:
+def _tell_who_saw_what(screen: Console, run: Run) -> None:
+    graph = run.graph
     table = Table(title="What left each party, and what did not", title_justify="left")
     for column in ("party", "left, in every batch", "never left"):
         table.add_column(column)
@@ -250,9 +252,10 @@ def _tell_who_saw_what(screen: Console, graph: SplitGraph) -> None:
         stays = ["records" if name == "x" else "labels" for name in role.fields]
         table.add_row(role.parties[0], "\n".join(out), f"{', '.join(stays)}, ids, weights")
     screen.print(table)
+    if told := told_of_labels(run.events):
+        screen.print(f"[bold]{told.title}.[/bold] {told.text}", highlight=False)
     screen.print(
-        "[dim]Activations and gradients can tell something about the records they come from; "
-        "how much is not measured here.[/dim]\n"
+        "[dim]Activations tell something about the records they come from; cutlayer audit measures how much.[/dim]\n"
     )
 
 

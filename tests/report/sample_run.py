@@ -12,6 +12,7 @@ from cutlayer.graph import Loss, Role, Segment, SplitGraph, TensorSpec
 from cutlayer.metering.events import (
     Began,
     Computed,
+    Defended,
     Ended,
     EpochEnded,
     Event,
@@ -137,6 +138,18 @@ def frames(epoch: int, phase: str, cut: str, content: str, sender: str, receiver
         epoch=epoch, phase=phase, cut=cut, content=content, sender=sender, receiver=receiver,
         frames=4, frame_bytes=size + 4 * 120, tensor_bytes=size,
     )  # fmt: skip
+
+
+def leaking_events(facts: dict[str, list[float]]) -> list[Event]:
+    """Return the run in which a client measured these leaks of labels, a value for each epoch."""
+    told = [
+        Defended(
+            epoch=epoch, party="hospital-1", cut="body<-client", defence="label leak", facts={name: value}
+        )
+        for name, values in facts.items()
+        for epoch, value in enumerate(values)
+    ]
+    return [*events(epochs=max(map(len, facts.values()))), *told]
 
 
 def write(folder: Path, log: list[Event], *, tail: str = "") -> Path:

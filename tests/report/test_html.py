@@ -128,6 +128,12 @@ def test_what_was_stated_and_what_was_counted(page):
     assert f"hospital-1: {left / 1000:.1f} KB left" in page.text
 
 
+def test_one_other_party_has_the_same_statement(tmp_path):
+    page = write_report(write(tmp_path, events(clients=2, epochs=1))).read_text()
+    assert "(1 other party of role client has the same statement)" in page
+    assert "1 epoch planned" in page
+
+
 def test_how_it_was_done(page):
     for words in ("seed 7", "Adam(lr=0.001)", "cutlayer 0.1.0, torch 2.13.0", "hospital-1 client 120"):
         assert words in page.text
@@ -176,7 +182,7 @@ def test_a_party_s_own_report_has_no_zeros_for_what_others_did(own_pages):
 def test_a_party_s_own_report_knows_the_network_and_its_own_rows(own_pages):
     client, server = own_pages["hospital-1"].text, own_pages["server"].text
     for text in (client, server):
-        assert "Network 642 parameters, on 2 roles" in text and "Parameters by segment" in text
+        assert "Network 642 parameters, at 2 roles" in text and "Parameters by segment" in text
     assert "auc 0.87, measured at hospital-1" in client
     assert "Over all rows that are measured at hospital-1; what others measure is not in its log." in client
     assert "No loss is computed at server" in server and "Accuracy" not in server

@@ -4,11 +4,20 @@ import dataclasses
 
 import pytest
 from PIL import Image
-from sample_run import events
+from sample_run import events, leaking_events
 
 from cutlayer.errors import LogError
 from cutlayer.metering.events import Began, Ended, EpochEnded, Measured, Noted
-from cutlayer.report.plots import PLOTS, comparing, computing, crossing, learning, save_plots, working
+from cutlayer.report.plots import (
+    PLOTS,
+    comparing,
+    computing,
+    crossing,
+    leaking,
+    learning,
+    save_plots,
+    working,
+)
 
 
 def lines(figure):
@@ -89,6 +98,16 @@ def test_bars_are_as_long_as_the_bytes():
     assert axis.containers[0].get_label() == "training"
     training = sum(bar.get_width() for bar in axis.containers[0])
     assert training == 4 * (3 * 64 * (40 + 41) + 2 * 480)
+
+
+def test_leaks_are_drawn_between_a_guess_and_certainty_from_epoch_one_on():
+    log = leaking_events({"leak AUC by cosine": [0.97, 0.99, 1.0]})
+    figure = leaking(log)
+    found = lines(figure)["leak AUC by cosine"]
+    assert list(found) == ["body ← client", "a guess"]
+    assert list(found["body ← client"].get_xdata()) == [1, 2, 3]
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.5 and high > 1
 
 
 def test_parties_and_actions_are_named():

@@ -18,6 +18,7 @@ from ..metering.run_log import read_log
 from ..metering.table import Table, human_bytes, human_flops, human_seconds, shown
 from ..metering.tables import compute, parties, tables, traffic
 from .plots import save_plots
+from .telling import told_of_labels
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,7 +30,7 @@ LONG_TABLE = 16
 
 _CAPTIONS = {
     "comparison": "The axis does not start at zero.",
-    "protection": "Measured while training went on, by epoch.",
+    "protection": "Measured while training went on, means over each epoch.",
     "learning": "Training loss and metrics by epoch.",
     "traffic": "Whole frames, counted where they are made.",
     "compute": "Counted by PyTorch's own counter.",
@@ -99,6 +100,7 @@ def _page(events: Sequence[Event], began: Began, plots: dict[str, bytes]) -> str
         facts=_facts(events, began),
         notes=[e for e in events if isinstance(e, Noted)],
         labels=_labels(events),
+        told=told_of_labels(events),
         disclosures=_disclosures(events, began),
         roles=_roles(began),
         plots={name: _data_uri(plots[name]) for name in plots},
@@ -153,11 +155,19 @@ def _facts(events: Sequence[Event], began: Began) -> list[Fact]:
     sizes = {e.segment: e.parameters for e in events if isinstance(e, Placed)}
     if sizes:
         total = f"{sum(sizes.values()):,}"
-        facts.append(Fact(label="Network", value=total, detail=f"parameters, on {len(roles)} roles"))
+        facts.append(
+            Fact(label="Network", value=total, detail=f"parameters, at {_several(len(roles), 'role')}")
+        )
     ended = last(events, Ended)
     if ended is not None and finished(events):
-        facts.append(Fact(label="Time", value=human_seconds(ended.seconds), detail=f"{ended.epochs} epochs"))
+        facts.append(
+            Fact(label="Time", value=human_seconds(ended.seconds), detail=_several(ended.epochs, "epoch"))
+        )
     return facts
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _total(cells: Sequence[object]) -> int:
@@ -210,10 +220,18 @@ def _disclosures(events: Sequence[Event], began: Began) -> list[Disclosure]:
         pages.append(
             Disclosure(
                 party=party,
-                others=f"{others} other parties of role {role} have the same statement" if others > 0 else "",
+                others=_same(others, role),
                 statement=statement,
                 sent=human_bytes(_total(measured.column("frame bytes"))),
                 measured=measured,
             )
         )
     return pages
+
+
+def _same(others: int, role: str) -> str:
+    """Say how many others have the same statement."""
+    if others == 0:
+        return ""
+    who = "1 other party" if others == 1 else f"{others} other parties"
+    return f"{who} of role {role} {'has' if others == 1 else 'have'} the same statement"

@@ -15,8 +15,10 @@ from ..metering.reading import viewer
 from ..metering.table import Cell, human_bytes, human_flops, human_seconds
 from ..metering.tables import compute, time, traffic
 from .drawing import COLOURS, MARKERS, figure_of, plot_style
+from .telling import LEAK
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["PLOTS", "save_plots"]
@@ -73,11 +75,24 @@ def learning(events: Sequence[Event]) -> Figure | None:
 def leaking(events: Sequence[Event]) -> Figure | None:
     """Plot what was measured of leaks and defences by epoch, a line for each cut and defence."""
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for (who, cut, what, measure), values in by_epoch(events).items():
+    for (_, cut, what, measure), values in by_epoch(events).items():
         if measure != "batches" and len(values) > 1:
-            line = f"{cut}, {who}" if what == "label leak" else f"{cut}, {what}"
-            _add_curve(curves, measure, line, list(values), list(values.values()))
-    return _lines(dict(list(curves.items())[:SHOWN_MEASURES]))
+            where = cut.replace("<-", " ← ").replace("->", " → ")
+            line = where if what == "label leak" else f"{where}, {what}"
+            _add_curve(curves, measure, line, [epoch + 1 for epoch in values], list(values.values()))
+    curves = dict(list(curves.items())[:SHOWN_MEASURES])
+    figure = _lines(curves)
+    for title, axis in zip(curves, figure.axes if figure is not None else (), strict=False):
+        if title.startswith(LEAK):
+            _from_a_guess(axis)
+    return figure
+
+
+def _from_a_guess(axis: Axes) -> None:
+    """Show how far a leak is from a guess and from certainty, not only how it moved."""
+    axis.axhline(0.5, color="#8a939a", linestyle="--", linewidth=1.2, label="a guess")
+    axis.set_ylim(min(0.45, axis.get_ylim()[0]), 1.03)
+    axis.legend(loc="best")
 
 
 def _lines(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> Figure | None:
