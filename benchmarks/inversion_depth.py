@@ -24,11 +24,13 @@ import argparse
 import itertools
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 import measuring
 import numpy as np
 import torch
 from common import real_images
+from common.drawing import draw
 from common.kept_runs import RESULTS, Kept, mean, standard_error
 from torch import Tensor, nn
 
@@ -37,6 +39,9 @@ from cutlayer.audit import Attack, Guess, Knowledge, Transcript, Truth, together
 from cutlayer.audit.decoding import Decoding
 from cutlayer.audit.inversion import Inversion
 from cutlayer.audit.scores import independent_classifier, score_inputs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAME = "inversion_depth"
 CUTS = ("conv1", "pool1", "conv2", "pool2", "fc1")
@@ -183,27 +188,32 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
 
 def picture(asked: argparse.Namespace) -> None:
     """Write originals and reconstructions of the first seed, a line for each cut and attack."""
-    from matplotlib import pyplot
-
     data = mnist(asked, ROWS, SHOWN, PUBLIC)
-    lines: list[tuple[str, Tensor]] = []
+    shown: list[tuple[str, Tensor]] = []
     for cut in CUTS:
         seen, truth, head, _ = seen_at(data, cut, 0, EPOCHS)
         known = Knowledge(shape=(1, 28, 28), low=0, high=1, client=head, public_x=data["x_public"])
-        if not lines:
-            lines.append(("original", truth.rows(seen.sights("activation"), "x")))
+        if not shown:
+            shown = 2 * [("original", truth.rows(seen.sights("activation"), "x"))]
         for name, attack in attacks_of(False).items():
             guess = attack.guess(seen, known, 0)
             if guess.inputs is not None:
-                lines.append((f"{cut}, {name}", guess.inputs))
-    figure, axes = pyplot.subplots(len(lines), 1, figsize=(5.2, 0.5 * len(lines)), layout="constrained")
-    for axis, (name, images) in zip(axes, lines, strict=True):
-        axis.imshow(torch.cat(list(images[:, 0]), dim=1).numpy(), cmap="gray", vmin=0, vmax=1)
-        axis.set_axis_off()
-        axis.text(-8, 14, name, ha="right", va="center", fontsize=8)
-    path = RESULTS / f"{NAME}.png"
-    figure.savefig(path, dpi=110)
-    print(f"drawn: {path.name}")
+                shown.append((f"{cut}, {name}", guess.inputs))
+    draw_pairs(shown)
+
+
+def draw_pairs(shown: list[tuple[str, Tensor]]) -> None:
+    """Draw rows of images [N, 1, H, W] with their titles, two side by side."""
+
+    def panel(axes: list[Axes]) -> None:
+        for axis, (title, images) in zip(axes, shown, strict=True):
+            side_by_side = torch.cat(list(images[:, 0]), dim=1).numpy()
+            axis.imshow(side_by_side, cmap="gray", vmin=0, vmax=1, interpolation="none")
+            axis.set_title(title, fontsize=8)
+            axis.set_axis_off()
+
+    height = 0.55 * len(shown) / 2
+    draw(RESULTS / f"{NAME}.svg", panel, width=7.0, height=height, columns=2, rows=len(shown) // 2)
 
 
 def main() -> int:
