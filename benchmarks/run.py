@@ -86,6 +86,14 @@ BENCHMARKS = (
         minutes=20,
     ),
     Benchmark(
+        name="nopeek_cifar10", bar="distance correlation at most 0.48 for 1 point, SSIM beyond a guess down by 1.2",
+        minutes=8,
+    ),
+    Benchmark(
+        name="nopeek_ham10000", bar="distance correlation at most 0.48 for 1 point of AUC, SSIM as for CIFAR-10",
+        minutes=10,
+    ),
+    Benchmark(
         name="inversion_depth", bar="SSIM at least 0.98 after the first convolution, and falling with depth",
         minutes=10,
     ),

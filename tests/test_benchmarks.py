@@ -57,6 +57,16 @@ FAR_BEYOND = {
         "quick": False,
     },
     "equality": {"configurations": {"vanilla": {"different": ["weight"], "fewest_steps": 50}}},
+    "inversion_depth": {
+        "cuts": {
+            cut: {name: {"mean": {"ssim": ssim}} for name, ssim in scores.items()}
+            for cut, scores in (
+                ("conv1", {"white box": 0.99, "decoder": 0.9, "blind": 0.2}),
+                ("fc1", {"white box": 0.9, "decoder": 0.8, "blind": 0.2}),
+            )
+        },
+        "quick": False,
+    },
     "label_leak": {
         "studies": {
             "two parties": {
@@ -80,10 +90,25 @@ FAR_BEYOND = {
     "network_vgg": {"ratio_to_loop": 0.94, "quick": False},
     "nopeek": {
         "weights": {
-            "0": {"mean": {"correlation": 0.86, "ssim": 0.8}},
-            "2": {"mean": {"correlation": 0.5, "ssim": 0.6}, "points_lost": {"mean": 0.1}},
+            "0": {"mean": {"correlation": 0.86, "ssim": 0.8, "ssim_blind": 0.2}},
+            "2": {"mean": {"correlation": 0.5, "ssim": 0.6, "ssim_blind": 0.2}, "points_lost": {"mean": 0.1}},
         },
         "client_step": {"this network": {"times": 1.1}},
+        "quick": False,
+    },
+    "nopeek_cifar10": {
+        "weights": {
+            "0": {"mean": {"correlation": 0.7, "ssim": 0.4, "ssim_blind": 0.1}},
+            "2": {"mean": {"correlation": 0.3, "ssim": 0.1, "ssim_blind": 0.1}, "points_lost": {"mean": 8.0}},
+        },
+        "quick": False,
+    },
+    "nopeek_ham10000": {
+        "weights": {
+            "0": {"mean": {"correlation": 0.7, "ssim": 0.64, "ssim_blind": 0.5}},
+            "0.2": {"mean": {"correlation": 0.4, "ssim": 0.63, "ssim_blind": 0.5}, "points_lost": {"mean": 0.5}},
+            "2": {"mean": {"correlation": 0.3, "ssim": 0.5, "ssim_blind": 0.5}, "points_lost": {"mean": 8.0}},
+        },
         "quick": False,
     },
     "overlap_vgg": {"ratio_to_loop": 0.99, "quick": False},

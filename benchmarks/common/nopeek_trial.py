@@ -231,8 +231,8 @@ def summary(runs: list[Figures], plain: list[Figures], task: str) -> Figures:
 def failures_of(figures: Figures, least_factor: float = 1.0) -> Failures:
     """Return which bars no weight reaches, in words: distance correlation for points lost, and the decoder's SSIM.
 
-    SSIM is what is beyond a blind guess, of the weights that reach the first bar; of all if none does. Without NoPeek it
-    must be more than ``least_factor`` times as much.
+    SSIM is what is beyond a blind guess, of the weights that reach the first bar; of all if none does. Without NoPeek
+    it must be more than ``least_factor`` times as much.
     """
     plain, *defended = figures["weights"].values()
     found = []
