@@ -80,3 +80,18 @@ def test_what_is_wrong_is_said(words: list[str], named: str):
 def test_help_teaches():
     shown = run("--help")
     assert shown.exit_code == 0 and "cutlayer plan --paper health-tables" in shown.output
+
+
+def test_a_u_shaped_study_is_planned_as_such_and_fits_a_narrow_terminal(tmp_path: Path):
+    path = tmp_path / "study.toml"
+    shape = STUDY.replace("[64, 24, 10]", "[64, 24, 16, 10]").replace('"vanilla"', '"u_shaped"')
+    path.write_text(shape.replace('cut = "activation1"', 'cuts = ["activation1", "activation2"]'))
+    result = CliRunner().invoke(app, ["plan", str(path), *SPEEDS], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    first = next(line for line in lines if "activation1" in line)
+    assert first.split()[0] == "u-shaped"
+    assert "In a wider terminal, and with --json: client FLOP forward, " in result.output
+    units = [word for line in lines if line.split()[:1] == ["vanilla"] for word in line.split()]
+    assert "MFLOP" in units and "KB" in units  # numbers are in one piece
+    assert "labels stay with the clients" in result.output

@@ -13,6 +13,7 @@ from ..errors import CutlayerError, StudyError, nearest
 from .screen import console
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
     from torch import Tensor, nn
 
     from ..data import Holdings
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 _LIMIT = "A limit; ways beyond it are marked x and not advised."
+_SPARED = (
+    "client FLOP forward", "client weights", "up a row", "down a row", "other FLOP", "all traffic", "client memory",
+)  # fmt: skip
+"""Columns that a narrow terminal does without, the first one first."""
+_WIDE = 1000
 
 
 def plan(
@@ -79,7 +85,9 @@ def plan(
     topologies: Annotated[
         list[str] | None,
         typer.Option(
-            "--topology", help="vanilla, u_shaped or multi_hop at every cut; may be repeated.", metavar="NAME"
+            "--topology",
+            help="vanilla, u_shaped or multi_hop at every cut; a study's own unless given; may be repeated.",
+            metavar="NAME",
         ),
     ] = None,
     schedules: Annotated[
@@ -162,7 +170,7 @@ def plan(
         line=Line(mbit=link, up_mbit=up, latency_ms=latency),
         server_line=Line(mbit=server_link, latency_ms=0.0),
         spread=spread,
-        topologies=topologies or ("vanilla",),
+        topologies=topologies or (subject.topology,),
         schedules=schedules or tuple(SCHEDULES),
         every=every,
         goal=goal,
@@ -174,10 +182,10 @@ def plan(
             leakage=max_leakage,
         ),
     )
-    _show(made, plot, as_json)
+    _show(made, plot, as_json, own=subject.topology)
 
 
-def _show(made: Plan, plot: Path | None, as_json: bool) -> None:
+def _show(made: Plan, plot: Path | None, as_json: bool, own: str) -> None:
     files = made.plot(plot) if plot is not None else []
     if as_json:
         typer.echo(made.json())
@@ -186,26 +194,54 @@ def _show(made: Plan, plot: Path | None, as_json: bool) -> None:
     for table in (made.table(), made.ways()):
         _print(table)
     screen.print(made.text, markup=False)
+    if own == "u_shaped" and made.best is not None and made.best.method != own:
+        screen.print(
+            "This study is u_shaped: labels stay with the clients. As advised here, clients would send them to the "
+            "server."
+        )
     for file in files:
         screen.print(f"Plot: {file}", markup=False, soft_wrap=True)
 
 
 def _print(table: Table) -> None:
-    """Print a table: in colour and folded to the width in a terminal."""
+    """Print a table: in colour, with as many of its columns as there is room for."""
+    from rich.text import Text
+
+    screen = console()
+    spared = 0
+    wide = screen.options.update(max_width=_WIDE)
+    while (
+        spared < len(_SPARED)
+        and screen.measure(_drawn(table, _SPARED[:spared]), options=wide).maximum > screen.width
+    ):
+        spared += 1
+    screen.print(_drawn(table, _SPARED[:spared]))
+    if spared:
+        screen.print(
+            Text(f"In a wider terminal, and with --json: {', '.join(_SPARED[:spared])}.", style="dim")
+        )
+    if table.note:
+        screen.print(Text(table.note, style="dim"))
+
+
+def _drawn(table: Table, without: Sequence[str]) -> RichTable:
+    """Return a table to print, without some columns; numbers stay in one piece."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(table.columns):
-        shown.add_column(column, justify="right" if index > 2 else "left", overflow="fold")
+    kept = [index for index, column in enumerate(table.columns) if column not in without]
+    for index in kept:
+        number = index > 2
+        heading = table.columns[index].replace(" ", "\n") if number else table.columns[index]
+        shown.add_column(
+            heading, justify="right" if number else "left", no_wrap=number or index == 0, overflow="fold"
+        )
     for cells in table.cells():
         style = {"*": "bold green", "x": "dim"}.get(cells[0], "")
-        shown.add_row(*map(Text, cells), style=style)
-    screen = console()
-    screen.print(shown)
-    if table.note:
-        screen.print(Text(table.note, style="dim"))
+        shown.add_row(*(Text(cells[index]) for index in kept), style=style)
+    return shown
 
 
 def _show_paper(word: str, plot: Path | None, as_json: bool) -> None:
@@ -250,6 +286,7 @@ class _Subject:
     test_rows: int = 0
     batch_size: int = 64
     epochs: int = 1
+    topology: str = "vanilla"
 
 
 def _made(word: str, shape: str | None, tokens: int | None, settings: list[str] | None) -> _Subject:
@@ -261,6 +298,7 @@ def _made(word: str, shape: str | None, tokens: int | None, settings: list[str] 
 
 def _from_study(path: str, shape: str | None, tokens: int | None) -> _Subject:
     """Return the model of a study file, with its settings, and rows of its data where they are at hand."""
+    from ..planner.places import TOPOLOGIES
     from ..runtime.cohorts import Cohorts
     from ..study_file import load_study
 
@@ -285,6 +323,7 @@ def _from_study(path: str, shape: str | None, tokens: int | None) -> _Subject:
         test_rows=sum(turn.get(split, 0) for turn in dealt for split in study.evaluate),
         batch_size=study.batch_size,
         epochs=study.epochs,
+        topology=study.graph.name if study.graph.name in TOPOLOGIES else "vanilla",
     )
 
 
