@@ -8,7 +8,8 @@ and the seconds of training by its log. In turn, several times; the median of th
 Between hosts: 2, 8 and 32 clients with keys of their own train 784-64-10 with a server over mutual TLS and one link
 of 40 ms and 20 Mbit/s (two_hosts.py: network namespaces of this machine; needs Linux and root, and is left out
 elsewhere), and the same program is gone through event by event, with that link and the arithmetic of a rehearsal.
-Seconds of an epoch are compared (the median of all but the first), and bytes and FLOPs of all parties' logs. Likewise the steps of two parties that network_wan.py measured and keeps in `results/network_wan.json`.
+Seconds of an epoch are compared (the median of all but the first), and bytes and FLOPs of all parties' logs. Likewise
+the steps of two parties that network_wan.py measured and keeps in `results/network_wan.json`.
 
 Ends with 1 if FLOPs or bytes differ at all, or a time by more than 15 %.
 """
@@ -16,6 +17,7 @@ Ends with 1 if FLOPs or bytes differ at all, or a time by more than 15 %.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -26,7 +28,7 @@ from pathlib import Path
 
 import measuring
 import torch
-from common import far_crowd, far_link
+from common import far_crowd
 from two_hosts import why_not
 
 import cutlayer as cl
@@ -162,7 +164,7 @@ def over_a_link(units: int, kept: measuring.Figures, link: measuring.Figures) ->
 
 
 def between_hosts(
-    clients: int, word: str, prefixes: tuple[str, str], asked: argparse.Namespace
+    clients: int, word: str, ends: far_crowd.Ends, asked: argparse.Namespace
 ) -> measuring.Figures:
     """Return the seconds of an epoch over a link, event by event, beside those that processes took."""
     epochs = 2 if asked.quick else 6
@@ -171,12 +173,12 @@ def between_hosts(
     pace = rehearse(study, batches=2 if asked.quick else 8)
     link = Line(mbit=asked.rate, latency_ms=asked.rtt / 2)
     timeline = Timeline({} if asked.quick else {"server": link}, hub="server")
-    ends = []
+    done = []
     for items in forecast.epochs(3):
         timeline.perform(moves(items, pace))
-        ends.append(timeline.clock["server"])
-    told = ends[-1] - ends[-2]
-    found = far_crowd.measured(Path(__file__).name, clients, word, epochs, prefixes, asked.listen)
+        done.append(timeline.clock["server"])
+    told = done[-1] - done[-2]
+    found = far_crowd.measured(Path(__file__).name, clients, word, epochs, ends)
     foretold = [*forecast.events(), *forecast.ending()]
     return {
         "flops_equal": counted(found.events, Computed) == counted(foretold, Computed),
@@ -189,13 +191,14 @@ def between_hosts(
 
 def crowds(asked: argparse.Namespace) -> dict[str, measuring.Figures]:
     """Return the figures of all crowds between hosts; of none where there can be no hosts."""
-    if reason := "" if asked.quick or asked.server_prefix else why_not():
+    if not asked.quick and (reason := why_not()):
         print(f"left out: {reason}", flush=True)
         return {}
     found = {}
-    with far_link.ends(asked) as prefixes:
+    no_link = contextlib.nullcontext(far_crowd.Ends())
+    with no_link if asked.quick else far_crowd.link(asked.rtt, asked.rate) as ends:
         for name in QUICK_CROWDS if asked.quick else CROWDS:
-            found[name] = between_hosts(*CROWDS[name], prefixes, asked)
+            found[name] = between_hosts(*CROWDS[name], ends, asked)
             _show(f"{name}, between hosts", found[name])
     return found
 
@@ -221,8 +224,9 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
 
 def main() -> int:
     """Run it."""
-    parser = far_link.parser(__doc__)
-    parser.set_defaults(rate=20.0)
+    parser = measuring.parser(__doc__)
+    parser.add_argument("--rtt", type=float, default=40.0, metavar="MS")
+    parser.add_argument("--rate", type=float, default=20.0, metavar="MBIT/S")
     far_crowd.add_arguments(parser)
     asked = parser.parse_args()
     measuring.one_thread()

@@ -1,7 +1,7 @@
 """Several clients that train with a server over a link, each party with keys, frames and TLS of its own.
 
-The server is a process on one host, and the clients are threads of up to eight processes on another (see far_link.py).
-All that clients send and get goes over the one link between the two hosts.
+The server is a process on one host, and the clients are threads of up to eight processes on another (two_hosts.py). All
+that clients send and get goes over the one link between the two hosts, which loses nothing: what does not fit waits.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import argparse
 import contextlib
 import itertools
 import statistics
+import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from typing import Any
 import network_pair
 import torch
 from network_pair import HOST, Told, listen, started, tell
+from two_hosts import ADDRESSES, TwoHosts, Wire
 
 import cutlayer as cl
 from cutlayer.metering.events import Computed, Event, Traffic
 from cutlayer.planner import SCHEDULES
 
-__all__ = ["Crowd", "add_arguments", "be_parties", "measured", "study_of"]
+__all__ = ["Crowd", "Ends", "add_arguments", "be_parties", "link", "measured", "study_of"]
 
 BATCH, BATCHES, PROCESSES = 64, 4, 8
 SIZES = (784, 64, 10)
@@ -107,6 +109,21 @@ def be_parties(asked: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """The ends of a link: what to put before commands that run there, and the server's address.
+
+    Attributes:
+        server: Before the server's command; nothing on this host.
+        clients: Before the clients'.
+        address: Where the server listens.
+    """
+
+    server: str = ""
+    clients: str = ""
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
 class Crowd:
     """What was measured of a training.
 
@@ -128,9 +145,21 @@ class Crowd:
         return cls(statistics.median(b - a for a, b in itertools.pairwise(ended)), events)
 
 
-def measured(
-    script: str, clients: int, schedule: str, epochs: int, prefixes: tuple[str, str], listen_at: str
-) -> Crowd:
+@contextlib.contextmanager
+def link(rtt_ms: float, mbit: float) -> Iterator[Ends]:
+    """Be two hosts with a link of so many milliseconds there and back, and Mbit/s each way; yield its ends.
+
+    TCP goes on after a pause as it was before, as docs/network-tuning.md advises.
+    """
+    with TwoHosts(Wire(delay_ms=rtt_ms / 2, mbit=mbit, queue_ms=60_000.0)) as hosts:
+        prefixes = tuple(f"ip netns exec {hosts.names[host]}" for host in "ab")
+        for prefix in prefixes:
+            setting = "net.ipv4.tcp_slow_start_after_idle=0"
+            subprocess.run([*prefix.split(), "sysctl", "-qw", setting], check=True)
+        yield Ends(prefixes[0], prefixes[1], ADDRESSES["a"])
+
+
+def measured(script: str, clients: int, schedule: str, epochs: int, ends: Ends) -> Crowd:
     """Train in processes, the server's at one end of a link and the clients' at the other.
 
     Args:
@@ -138,8 +167,7 @@ def measured(
         clients: How many.
         schedule: In a word.
         epochs: How many.
-        prefixes: What to put before the commands at both ends.
-        listen_at: The server's address.
+        ends: Of the link.
     """
     names = [f"client-{index}" for index in range(clients)]
     shares = [share for start in range(PROCESSES) if (share := names[start::PROCESSES])]
@@ -150,14 +178,14 @@ def measured(
 
         def start(prefix: str, port: int, who: list[str]) -> Any:
             words = ["--names", ",".join(who), "--keys", keys, "--folder", folder, "--clients", clients,
-                     "--schedule", schedule, "--epochs", epochs, "--address", f"{listen_at}:{port}"]  # fmt: skip
+                     "--schedule", schedule, "--epochs", epochs, "--address", f"{ends.address}:{port}"]  # fmt: skip
             return stack.enter_context(
                 started(script, words, prefix=prefix, environment={"OMP_NUM_THREADS": "1"})
             )
 
-        host = start(prefixes[0], 0, [HOST])
+        host = start(ends.server, 0, [HOST])
         port = listen(host, told[0], "port")["port"]
-        guests = [start(prefixes[1], port, share) for share in shares]
+        guests = [start(ends.clients, port, share) for share in shares]
         listen(host, told[0])  # guests tell little, so that their pipes do not fill up before
         for guest, one in zip(guests, told[1:], strict=True):
             listen(guest, one)

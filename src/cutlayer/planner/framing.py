@@ -128,6 +128,15 @@ class States:
             sizes[name.startswith("slot/")] += tensor.nbytes
         return sizes[False], sizes[True]
 
+    def weights(self, segment: str) -> list[Spec]:
+        """Return names, types and shapes of the weights and buffers of ``segment``."""
+        mark = "weight/"
+        return [
+            (name.removeprefix(mark), t.dtype, tuple(t.shape))
+            for name, t in self._live[segment].state(memory=False).items()
+            if name.startswith(mark)
+        ]
+
     def trained_bytes(self, segment: str) -> int:
         """Return the bytes of the gradients of the weights of ``segment``."""
         return sum(parameter.nbytes for parameter in self._live[segment].parameters)

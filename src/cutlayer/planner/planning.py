@@ -217,14 +217,17 @@ def plan_network(
     offers = list(_offers(network, setting, topologies, schedules if every else [first], leaks))
     best = choose(offers, limits, goal)
     promising = best or choose(offers, Limits(), goal)
+    cut = (promising.cut if promising else network.candidates[0].name).split(" + ")[0]
     if promising is not None and not every:
-        cut = promising.cut.split(" + ")[0]
         known = {(o.method, o.schedule, o.cut) for o in offers}
         for one in _at(network, setting, cut, TOPOLOGIES, [first, *others], leaks):
             if (one.method, one.schedule, one.cut) not in known:
                 offers.append(one)
         best = choose(offers, limits, goal)
-    rivals = tuple(at_scale(partial(_rival, network=network, method=method), setting) for method in METHODS)
+    place = Place("vanilla", (cut,))
+    rivals = tuple(
+        at_scale(partial(_rival, network=network, method=method, place=place), setting) for method in METHODS
+    )
     return Plan(
         offers=tuple(offers),
         rivals=rivals,
@@ -285,5 +288,5 @@ def _offer(setting: Setting, *, network: Network, place: Place, word: str, leaka
     return offer(network, place, word, schedule_of(word), setting, leakage)
 
 
-def _rival(setting: Setting, *, network: Network, method: str) -> Offer:
-    return rival(network, method, setting)
+def _rival(setting: Setting, *, network: Network, method: str, place: Place) -> Offer:
+    return rival(network, method, setting, place)
