@@ -73,6 +73,21 @@ def test_of_a_run_unless_its_file_was_changed(study: Path, tmp_path: Path) -> No
     assert "was changed since the run" in said
 
 
+def test_frontier_of_a_network_with_two_cuts_tries_defences_where_they_are(
+    study: Path, tmp_path: Path
+) -> None:
+    code, said = run("audit", "study.toml", "--frontier", "--attack", "cosine", "--rows", "32")
+    assert code == 0, said
+    assert "nopeek:0.5, seed 0: cosine by server" in said
+    assert "cut at" not in said
+
+
+def test_what_was_not_tried_is_named(study: Path) -> None:
+    code, said = run("audit", "study.toml", "--attack", "norm", "--rows", "32")
+    assert code == 0, said
+    assert "Without a score, here or there: norm." in said and "blind guess" not in said
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

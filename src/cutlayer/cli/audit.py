@@ -49,7 +49,10 @@ def audit(
     ] = None,
     frontier: Annotated[
         bool,
-        typer.Option("--frontier", help="Try several cuts and strengths of defences, to choose from."),
+        typer.Option(
+            "--frontier",
+            help="Try several cuts (of a network with one) and strengths of defences, to choose from.",
+        ),
     ] = False,
     attacks: Annotated[
         list[str] | None,
@@ -181,7 +184,8 @@ def _settings(file: StudyFile, cuts: list[str], tried: list[str], frontier: bool
     from ..audit.auditing import Setting
     from ..privacy import defences_of
 
-    places: Sequence[str | float | None] = cuts or (_PLACES if frontier else (None,))
+    moves = frontier and hasattr(file.tables.graph, "cut")  # several cuts at once stay where they are
+    places: Sequence[str | float | None] = cuts or (_PLACES if moves else (None,))
     words: list[tuple[str, list[str] | None]] = [(_NONE, [])]
     if file.tables.defences:
         words.append((_OWN, None))
@@ -226,7 +230,7 @@ def _built(
 def _progress(screen: Console) -> Iterator[Told]:
     """Show how far the audit is: a bar in a terminal, a line for each thing that is done in a pipe."""
     if not screen.is_terminal:
-        yield lambda done, all_, what: screen.print(f"{done} of {all_}: {what}", markup=False)
+        yield lambda done, all_, what: screen.print(f"{done} of {all_}: {_in_short(what)}", markup=False)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -235,9 +239,16 @@ def _progress(screen: Console) -> Iterator[Told]:
         task = bars.add_task("", total=None)
 
         def told(done: int, all_: int, what: str) -> None:
-            bars.update(task, completed=done, total=all_, description=what)
+            bars.update(task, completed=done, total=all_, description=_in_short(what))
 
         yield told
+
+
+def _in_short(what: str) -> str:
+    """Return what is done without an attack's settings: "seed 0: inversion:steps=500 by server" loses the number."""
+    where, colon, doing = what.rpartition(": ")
+    attack, by, party = doing.partition(" by ")
+    return f"{where}{colon}{attack.partition(':')[0]}{by}{party}"
 
 
 def _finish(screen: Console, findings: Findings, page: Path) -> None:
@@ -246,11 +257,21 @@ def _finish(screen: Console, findings: Findings, page: Path) -> None:
 
     from ..audit.verdicts import AFTER, verdicts
 
-    table = Table("setting", "by", "attack", "to", "measure", "score", "blind guess", "it got", box=None)
+    table = Table("setting", "by", box=None)
+    table.add_column("attack", no_wrap=True)
+    for heading in ("to", "measure", "score", "blind guess", "it got"):
+        table.add_column(heading)
     for one in sorted(verdicts(findings.found), key=lambda verdict: -verdict.share):
         table.add_row(
             one.setting, one.party, one.name, AFTER[one.after], one.measure, f"{one.score:.3f}",
             f"{one.blind:.3f}", one.word,
         )  # fmt: skip
-    screen.print(table)
+    if table.row_count:
+        screen.print(table)
+    skipped = dict.fromkeys(one.attack.partition(":")[0] for one in findings.found if not one.scores)
+    if skipped:
+        screen.print(
+            f"Without a score, here or there: {', '.join(skipped)}. The page says what was not tried, and why.",
+            markup=False,
+        )
     screen.print(f"Audit: {page}", markup=False, soft_wrap=True)
