@@ -210,7 +210,9 @@ def _report(found: Comparison) -> None:
 
 def _finish(screen: Console, found: Comparison, page: Path) -> None:
     """Print what came out and where it lies."""
-    screen.print(found.table().text(), markup=False, soft_wrap=True)
+    from ..report.console import readable
+
+    screen.print(readable(found.table()))
     for line in found.sentences():
         screen.print(line, markup=False)
     screen.print(f"Comparison: {page}", markup=False, soft_wrap=True)

@@ -16,10 +16,10 @@ from ..metering.reading import finished
 from ..metering.table import Cell, Table, human_bytes, human_flops, shown
 from ..metering.tables import tables
 
-__all__ = ["summary"]
+__all__ = ["readable", "summary"]
 
 SHOWN_EPOCHS = 6
-_TOO_MUCH = ("frames", "tensor bytes", "overhead (%)")
+_TOO_MUCH = ("frames", "tensor bytes", "overhead (%)", "measured")
 _WORD = 20  # letters in a cell that is never broken
 _UNIT = re.compile(r" \((frame )?bytes( sent)?\)| \(FLOP\)")
 
@@ -31,7 +31,7 @@ def summary(events: Sequence[Event]) -> RenderableType:
     parts += [_card(event) for event in events if isinstance(event, Noted)]
     for name in ("metrics", "protection", "traffic", "parties", "compute", "parameters"):
         if found[name].rows:
-            parts.append(_table(_ending(found[name]) if name == "metrics" else _narrow(found[name])))
+            parts.append(readable(_ending(found[name]) if name == "metrics" else found[name]))
     return Group(*parts)
 
 
@@ -70,7 +70,9 @@ def _narrow(table: Table) -> Table:
     return Table(title=table.title, columns=tuple(table.columns[i] for i in kept), rows=rows, note=note)
 
 
-def _table(table: Table) -> RichTable:
+def readable(table: Table) -> RichTable:
+    """Return a table for the terminal: what there is room for, bytes and operations in units that people know."""
+    table = _narrow(table)
     caption = Text(table.note, style="dim") if table.note else None
     rich = RichTable(
         title=Text(table.title, style="bold"), caption=caption, box=box.SIMPLE_HEAD, title_justify="left",
@@ -86,11 +88,16 @@ def _table(table: Table) -> RichTable:
         header = _UNIT.sub("", name)
         rich.add_column(
             Text(header.replace(" ", "\n") if number else header), justify="right" if number else "left",
-            overflow="fold", no_wrap=number or (" " not in longest and len(longest) <= _WORD),
+            overflow="fold", min_width=_longest_word(longest),
+            no_wrap=number or (" " not in longest and len(longest) <= _WORD),
         )  # fmt: skip
     for row in rows:
         rich.add_row(*map(Text, row))
     return rich
+
+
+def _longest_word(cell: str) -> int:
+    return min(max(map(len, cell.split()), default=0), _WORD)
 
 
 def _readable(column: str, cell: Cell, text: str) -> str:
