@@ -46,6 +46,19 @@ def cifar10(path: Path, out: Path, training: int) -> None:
     write(out, np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, training)
 
 
+def breast(out: Path) -> None:
+    """Write scikit-learn's breast cancer data, standardised, the same 569 rows for training and test, as FATE does.
+
+    Args:
+        out: Where to.
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)
+    write(out, np.concatenate([x, x]), np.concatenate([y, y]), len(x))
+
+
 def write(out: Path, x: NDArray[np.float32], y: NDArray[np.integer], training: int) -> None:
     """Write the first ``training`` rows for training and the others for test."""
     labels = y.astype(np.int64)

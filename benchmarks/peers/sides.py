@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from environments import FATE, NVFLARE, TORCHSLICER, Environment
 
 _CUTLAYER = ("{scripts}/cutlayer", "local", "{work}/study.toml", "--out", "{work}/out")
+_FATE = (
+    "--parties", "guest:9999", "host:10000", "--data_dir", "{work}/data", "--log_level", "WARNING", "--rows", "{rows}"
+)  # fmt: skip
 _SLICED = ("sh", "{here}/torchslicer/workload_w.sh", "{python}", "{rows}", "{work}/runs")
 _SLICED_FILES = ("torchslicer/workload_w.py", "torchslicer/worker.py", "torchslicer/workload_w.sh")
 
@@ -18,7 +21,7 @@ class Side:
 
     Attributes:
         name: As the tables call it.
-        work: The workload: ``w`` or ``cifar10``.
+        work: The workload: ``w``, ``breast`` or ``cifar10``.
         command: The command; ``{python}`` is its environment's, in the folder ``{scripts}``, ``{rows}`` the archive,
             ``{here}`` this folder, and ``{work}`` one of its own, in which it is started.
         files: What its user writes.
@@ -59,16 +62,23 @@ SIDES = (
     ),
     Side(
         name="FATE", work="w",
-        command=(
-            "{python}", "{here}/fate/workload_w.py", "--parties", "guest:9999", "host:10000",
-            "--data_dir", "{work}/data", "--log_level", "WARNING", "--rows", "{rows}",
-        ),
+        command=("{python}", "{here}/fate/workload_w.py", *_FATE),
         files=("fate/workload_w.py",), environment=FATE,
         told="guest and host of a standalone deployment, which meet in a database on disk",
     ),
     Side(
         name="NVFLARE Collab", work="w", command=("{python}", "{here}/nvflare/workload_w.py", "{rows}", "{work}/ws"),
         files=("nvflare/workload_w.py",), environment=NVFLARE, told="server and site of its simulator, TCP, no TLS",
+    ),
+    Side(
+        name="cutlayer", work="breast", command=_CUTLAYER,
+        files=("cutlayer/breast/study.toml", "cutlayer/breast/model.py"),
+        copied=True, log="out/guest/log.jsonl", told="two parties over mutual TLS, with snapshots and disclosure logs",
+    ),
+    Side(
+        name="FATE", work="breast", command=("{python}", "{here}/fate/breast.py", *_FATE),
+        files=("fate/breast.py",), environment=FATE,
+        told="guest and host of a standalone deployment, which meet in a database on disk",
     ),
     Side(
         name="cutlayer", work="cifar10", command=_CUTLAYER,
