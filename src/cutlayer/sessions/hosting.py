@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import CutlayerError, LogError
+from ..errors import CutlayerError, LogError, TransportError
 from ..graph.split_graph import SplitGraph
 from ..keys.credentials import Credentials
 from ..keys.sealing import Sealer
@@ -174,4 +174,14 @@ def _tick(conductor: Conductor, participant: Participant, ended: threading.Event
             conductor.tick()
         except CutlayerError as error:
             participant.fail(error)
+            return
+        except (
+            Exception
+        ) as error:  # in a thread nobody else would notice, and parties would be waited for without end
+            participant.fail(
+                TransportError(
+                    f"the host no longer looks after its parties: {str(error) or type(error).__name__}",
+                    todo="start it again in the same folder; it goes on from the last snapshot",
+                )
+            )
             return

@@ -24,6 +24,8 @@ __all__ = ["Dial"]
 _NO_HUB = bytes(16)
 _SUSPECT_BEATS = 2.5
 """After how many beats without a sign of life it is tried whether there is a way."""
+_ENDING_S = 15.0
+"""How long the threads may take to end: one may be looking up a name, which nothing interrupts."""
 
 
 class Dial:
@@ -112,7 +114,10 @@ class Dial:
         self.transport.interrupt(error)
 
     def close(self, grace_s: float = 2.0) -> None:
-        """Send what is left, for at most ``grace_s``, then hang up. Closing twice does nothing."""
+        """Send what is left, for at most ``grace_s``, then hang up. Closing twice does nothing.
+
+        A thread that does not end within 15 s is left to end with the process.
+        """
         self.transport.close()
         until = time.monotonic() + grace_s
         while self._link.stream is not None and not self._link.idle and time.monotonic() < until:
@@ -121,9 +126,10 @@ class Dial:
         line = self._line
         if line is not None:
             line.cancel()
+        until = time.monotonic() + _ENDING_S
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
-                thread.join()
+                thread.join(max(0.0, until - time.monotonic()))
 
     # --- within ----------------------------------------------------------------------------------
 
