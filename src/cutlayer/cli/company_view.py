@@ -60,7 +60,8 @@ class CompanyView:
             match said.get("kind"):
                 case "metrics":
                     own = self.metrics.setdefault(member.party, {})
-                    own[f"{said['loss']} {said['split']}"] = said["metrics"]
+                    of = "" if said["loss"] == "loss" else f"{said['loss']}, "
+                    own[f"{of}{said['split']}"] = said["metrics"]
                 case "note" if _matters(member, said["text"]):
                     self._say(f"{member.party}: {said['text']}", "!!" in said["text"])
                 case "standing":
