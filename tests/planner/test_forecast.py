@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
+from metered import counted
 
 import cutlayer as cl
 from cutlayer.errors import StudyError
-from cutlayer.metering.events import Computed, Placed, Traffic
+from cutlayer.metering.events import Traffic
 from cutlayer.planner import Forecast
 from cutlayer.runtime.cohorts import Cohorts
 
@@ -37,23 +36,6 @@ SCHEDULES = {
     "parallel, averaged": cl.Parallel(heads="averaged"),
     "parallel, drawn": cl.Parallel(batches="global"),
 }
-
-
-def counted(events):
-    """Return the sums of traffic, compute and places by everything that tells them apart."""
-    sums = Counter()
-    for e in events:
-        if isinstance(e, Traffic):
-            key = (e.epoch, e.phase, e.cut, e.content, e.sender, e.receiver)
-            sums.update(
-                {(*key, "frames"): e.frames, (*key, "bytes"): e.frame_bytes, (*key, "in"): e.tensor_bytes}
-            )
-        elif isinstance(e, Computed):
-            key = (e.epoch, e.phase, e.party, e.segment, e.direction)
-            sums.update({(*key, "calls"): e.calls, (*key, "flops"): e.flops})
-        elif isinstance(e, Placed):
-            sums[e.segment, "state"] += e.state_bytes
-    return sums
 
 
 def both(graph, people=PEOPLE, **settings):

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import pytest
 import torch
+from metered import counted
 from torch import nn
 
 import cutlayer as cl
 from cutlayer.errors import CutError, StudyError
 from cutlayer.metering.events import Computed, Traffic
-from cutlayer.planner import Limits, Line
+from cutlayer.planner import Forecast, Limits, Line
 from cutlayer.planner.offers import Offer
+from cutlayer.planner.places import Network, Place
+from cutlayer.planner.setting import LOCAL, schedule_of
 
 GIVEN = {"clients": 3, "rows": 90, "test_rows": 30, "batch_size": 16, "epochs": 3, "client_flops": 1e9,
          "server_flops": 1e10}  # fmt: skip
+
+PEOPLE = cl.data.arrays(
+    torch.rand(90, 1, 28, 28), torch.zeros(90, dtype=torch.long),
+    torch.rand(30, 1, 28, 28), torch.zeros(30, dtype=torch.long),
+).split_rows(3)  # fmt: skip
 
 
 def lenet(seed=0):
@@ -41,16 +50,12 @@ def test_every_cut_is_there_with_all_ways_at_the_best(plan):
 
 
 def test_an_offer_is_what_a_run_of_it_counts(plan):
-    people = cl.data.arrays(
-        torch.rand(90, 1, 28, 28), torch.zeros(90, dtype=torch.long),
-        torch.rand(30, 1, 28, 28), torch.zeros(30, dtype=torch.long),
-    ).split_rows(3)  # fmt: skip
     one = next(o for o in plan.offers if o.cut == "pool1" and o.method == "vanilla")
-    graph = cl.vanilla(lenet(), "pool1", clients=people)
+    graph = cl.vanilla(lenet(), "pool1", clients=PEOPLE)
     study = cl.Study(
         graph=graph, optimizer=cl.optim.SGD(lr=0.1, momentum=0.9), batch_size=16, epochs=3, metrics=["loss"]
     )
-    events = study.simulate(people).events
+    events = study.simulate(PEOPLE).events
     traffic = [e for e in events if isinstance(e, Traffic)]
     flops = [e for e in events if isinstance(e, Computed) and e.phase == "training"]
     names = [f"client-{i}" for i in range(3)]
@@ -59,6 +64,26 @@ def test_an_offer_is_what_a_run_of_it_counts(plan):
     assert one.client_flops == max(sum(e.flops for e in flops if e.party == n) for n in names)
     assert one.server_flops == sum(e.flops for e in flops if e.party == "server")
     assert one.client_parameters == sum(p.numel() for p in graph.segments["head"].module.parameters())
+
+
+@pytest.mark.parametrize("topology", ["vanilla", "multi_hop"])
+def test_a_plan_with_a_local_loss_is_what_a_run_of_it_counts_event_by_event(plan, topology):
+    network, schedule = Network(lenet(), torch.rand(2, 1, 28, 28)), schedule_of(LOCAL)
+    one = next(o for o in plan.offers if (o.method, o.schedule) == (topology, LOCAL))
+    place, setting = Place(topology, tuple(one.cut.split(" + "))), plan.setting
+    hollow, real = (network.graph(place, 3, real=real, alone=True) for real in (False, True))
+    forecast = Forecast(setting.study(hollow, schedule), setting.dealt)
+    study = dataclasses.replace(setting.study(real, schedule), metrics=["loss"])
+    events = study.simulate(PEOPLE).events
+    found, foretold = counted(events), counted(forecast.events())
+    assert found == foretold and not any("gradient" in key for key in found)
+    traffic = [e for e in events if isinstance(e, Traffic)]
+    flops = [
+        e.flops for e in events if isinstance(e, Computed) and (e.party, e.phase) == ("client-0", "training")
+    ]
+    assert (one.total_bytes, one.client_flops) == (sum(e.frame_bytes for e in traffic), sum(flops))
+    sent = sum(e.frame_bytes for e in traffic if e.sender == "client-0")
+    assert one.client_sent_bytes == sent > one.client_received_bytes
 
 
 def test_the_best_keeps_the_limits_and_has_the_least_of_what_is_wanted():

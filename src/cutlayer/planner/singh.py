@@ -11,8 +11,9 @@ the weights that a client holds. A round of federated averaging goes with each e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -20,7 +21,6 @@ from torch import nn
 from ..errors import StudyError
 from ..graph import networks
 from ..metering.table import Cell, Table
-from .places import Network
 
 __all__ = ["Case", "singh_lines", "singh_table"]
 
@@ -143,23 +143,28 @@ def singh_table() -> tuple[Table, dict[str, float]]:
     return Table(title=title, columns=columns, rows=tuple(rows)), figures
 
 
-def _own() -> Iterator[tuple[str, str, Case]]:
-    """Yield networks of this package with their first cut, and the numbers of the formulas."""
-    made: Sequence[tuple[str, nn.Module, str]] = (
-        ("VGG-16", networks.vgg16(10), "features.0"),
-        ("ResNet-50", networks.resnet50(100, stem="imagenet"), "conv1"),
-    )
-    for name, model, cut in made:
-        network = Network(model, torch.zeros(2, 3, 32, 32))
-        place = network.find(cut)
-        yield (
-            name,
-            cut,
-            Case(
-                clients=1,
-                weights=network.parameters,
-                rows=50_000,
-                width=place.bytes_per_sample / 4,
-                share=place.parameters / network.parameters,
-            ),
+@cache
+def _own() -> tuple[tuple[str, str, Case], ...]:
+    """Return networks of this package with their first convolution, and the numbers of the formulas."""
+    with torch.device("meta"):  # shapes alone
+        made = (
+            ("VGG-16", networks.vgg16(10), "features.0"),
+            ("ResNet-50", networks.resnet50(100, stem="imagenet"), "conv1"),
         )
+        found = []
+        for name, model, cut in made:
+            first = model.get_submodule(cut)
+            weights = _parameters(model)
+            case = Case(
+                clients=1,
+                weights=weights,
+                rows=50_000,
+                width=first(torch.zeros(1, 3, 32, 32)).numel(),
+                share=_parameters(first) / weights,
+            )
+            found.append((name, cut, case))
+    return tuple(found)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
