@@ -75,7 +75,9 @@ def last(out: Path):
     }
 
 
-@pytest.mark.parametrize("word", ["splitguard:0.4,after=5,below=0.01", "scrutinizer:5,20", "shredder:0.5"])
+@pytest.mark.parametrize(
+    "word", ["splitguard:0.4,after=5,below=0.01", "scrutinizer:5,20", "shredder:0.5", "disco:x:20"]
+)
 def test_a_run_that_was_broken_off_comes_to_the_same_bits_and_facts(word: str, tmp_path: Path) -> None:
     people = cl.data.digits().split_rows(1)
     whole = study(people, word).simulate(people, out=tmp_path / "whole")

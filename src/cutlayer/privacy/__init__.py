@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .accounting import Guarantee, guarantees
 from .base import Defence, Moment, Place
+from .disco import LearntPruning
 from .dp_sgd import DPSGD
 from .dropout import ActivationDropout
 from .facts import Facts
@@ -23,7 +24,7 @@ from .words import defence_of, defences_of, known_defences
 
 __all__ = [
     "DEFENCES", "DPSGD", "ActivationDropout", "Defence", "Facts", "GaussianNoise", "Guarantee", "IsotropicNoise",
-    "LabelDP", "LaplaceNoise", "LearntNoise", "Marvell", "MaxNorm", "Moment", "NoPeek", "Noise", "NoiseOnly", "Place",
-    "PrunedChannels", "Scrutinizer", "ShuffledPatches", "SplitGuard", "defence_of", "defences_of", "guarantees",
-    "known_defences",
+    "LabelDP", "LaplaceNoise", "LearntNoise", "LearntPruning", "Marvell", "MaxNorm", "Moment", "NoPeek", "Noise",
+    "NoiseOnly", "Place", "PrunedChannels", "Scrutinizer", "ShuffledPatches", "SplitGuard", "defence_of",
+    "defences_of", "guarantees", "known_defences",
 ]  # fmt: skip

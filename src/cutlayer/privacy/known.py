@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Defence
+from .disco import LearntPruning
 from .dp_sgd import DPSGD
 from .dropout import ActivationDropout
 from .label_dp import LabelDP
@@ -30,6 +31,7 @@ DEFENCES: tuple[type[Defence], ...] = (
     Marvell,
     ActivationDropout,
     PrunedChannels,
+    LearntPruning,
     ShuffledPatches,
     LearntNoise,
     SplitGuard,

@@ -20,9 +20,9 @@ class PrunedChannels(Defence):
     """Send 0 in place of a share of a row's channels: the strongest, or random ones.
 
     After Singh et al. 2021, "DISCO: dynamic and invariant sensitive channel obfuscation" (CVPR), as far as channels are
-    pruned for each row anew. There a network learns which ones, against an adversary that it plays; here it is a plain
-    rule, which needs no adversary, no training and no memory. A channel's strength is the mean of its squares: the
-    strongest show a picture best. Channels are the first dimension of a row, [C, ...].
+    pruned for each row anew. There a network learns which ones, against an adversary that it plays (see `disco`); here
+    it is a plain rule, which needs no named attribute, no training and no memory. A channel's strength is the mean of
+    its squares: the strongest show a picture best. Channels are the first dimension of a row, [C, ...].
 
     Attributes:
         share: Of the channels, above 0 and below 1; at least one is pruned, and one is sent.
