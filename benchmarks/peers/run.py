@@ -48,7 +48,7 @@ RESULTS = HERE.parent / "results" / "peers.json"
 PAGE = HERE.parent.parent / "docs" / "peers.md"
 MOST_SECONDS = 240.0
 UNCUT = "one process, uncut"
-UNSHARE = ("unshare", "--net", "--pid", "--fork", "--mount-proc")
+UNSHARE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 class SideFailed(Exception):
@@ -84,19 +84,8 @@ def run_once(side: Side, python: Path, archive: Path) -> dict[str, float]:
             shutil.copy(HERE / file, work)
         if side.copied:
             (work / "rows.npz").symlink_to(archive)
-        places = {
-            "python": str(python),
-            "scripts": str(python.parent),
-            "rows": str(archive),
-            "here": str(HERE),
-            "work": name,
-        }
-        command = [word.format(**places) for word in side.command]
-        log = ["--log", str(work / side.log)] if side.log else []
-        watched = [sys.executable, str(HERE / "watched.py"), "--out", f"{name}/told.json", *log]
-        mapped = [] if os.geteuid() == 0 else ["--map-root-user"]
         done = subprocess.run(
-            [*UNSHARE, *mapped, *watched, "--seconds", str(MOST_SECONDS), "--", *command],
+            _command(side, python, archive, work),
             cwd=work, env=_variables(side, work), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         told = json.loads((work / "told.json").read_text()) if (work / "told.json").exists() else {}
@@ -105,9 +94,23 @@ def run_once(side: Side, python: Path, archive: Path) -> dict[str, float]:
     return figures_of(told)
 
 
+def _command(side: Side, python: Path, archive: Path, work: Path) -> list[str]:
+    places = {"python": python, "scripts": python.parent, "rows": archive, "here": HERE, "work": work}
+    mapped = () if os.geteuid() == 0 else ("--map-root-user",)
+    log = ("--log", str(work / side.log)) if side.log else ()
+    return [
+        *UNSHARE, *mapped, sys.executable, str(HERE / "watched.py"), "--out", str(work / "told.json"), *log,
+        "--seconds", str(MOST_SECONDS), "--", *(word.format(**places) for word in side.command),
+    ]  # fmt: skip
+
+
 def _variables(side: Side, work: Path) -> dict[str, str]:
     one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    marks = {"PEERS_MARKS": str(work / "marks.jsonl"), "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
+    marks = {
+        "PEERS_MARKS": str(work / "marks.jsonl"),
+        "PYTHONPATH": str(HERE / "marking"),
+        "PYTHONUNBUFFERED": "1",
+    }
     return {**os.environ, **one, **marks, **side.variables}
 
 

@@ -14,6 +14,8 @@ _FATE = (
 _SLICED = ("sh", "{here}/torchslicer/workload_w.sh", "{python}", "{rows}", "{work}/runs")
 _SLICED_FILES = ("torchslicer/workload_w.py", "torchslicer/worker.py", "torchslicer/workload_w.sh")
 
+_PATIENT = {"WORKER_INIT_RPC_TIMEOUT": "60"}  # its 5 s are too few on a machine that is busy
+
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
@@ -54,11 +56,13 @@ SIDES = (
     ),
     Side(
         name="TorchSlicer, TCP", work="w", command=_SLICED, files=_SLICED_FILES, environment=TORCHSLICER,
-        variables={"TENSOR_TRANSPORT": "tcp"}, told="driver and two workers; the driver has rows and labels; no TLS",
+        variables={"TENSOR_TRANSPORT": "tcp", **_PATIENT},
+        told="driver and two workers; the driver has rows and labels; no TLS",
     ),
     Side(
         name="TorchSlicer, gRPC", work="w", command=_SLICED, files=_SLICED_FILES, environment=TORCHSLICER,
-        variables={"TENSOR_TRANSPORT": "grpc"}, told="driver and two workers; the driver has rows and labels; no TLS",
+        variables={"TENSOR_TRANSPORT": "grpc", **_PATIENT},
+        told="driver and two workers; the driver has rows and labels; no TLS",
     ),
     Side(
         name="FATE", work="w",
