@@ -33,6 +33,8 @@ WRONG = [
     (('"vanilla"', '"vanila"'), "[graph] topology: wrong value; got \"vanila\""),
     (('topology = "vanilla"\n', ""), "[graph]: the key 'topology' is missing"),
     (('cut = "activation1"', 'cuts = ["activation1"]'), "[graph]: unknown key 'cuts'; did you mean 'cut'?"),
+    (('cut = ', 'defences = ["nopeek:0.5"]\ncut = '), "a table of its own: [defences], or before the first table"),
+    (("seed = 3", 'optimizer = "SGD"'), "[study]: unknown key 'optimizer'; it is a table of its own: [optimizer]"),
     (('cut = "activation1"', "cut = 3"), "[graph] cut: wrong value; got 3; expected a module's name"),
     (('cut = "activation1"', ""), "[graph]: the key 'cut' is missing"),
     (('cut = ', 'loss = "crossentropy"\ncut = '), "did you mean 'cross_entropy'?"),

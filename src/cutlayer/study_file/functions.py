@@ -121,9 +121,10 @@ def _network(word: str) -> Callable[..., Any]:
             f"{word} does not say which of its functions makes the network", todo=f"name it: {word}:FUNCTION"
         )
     if word not in networks.__all__:
+        known = nearest(word, networks.__all__)
+        own = "a function of your own is file.py:function"
         raise StudyError(
-            f"no network is named {word!r}",
-            todo=f"name one of your own as file.py:function, or one of the package; {nearest(word, networks.__all__)}",
+            f"no network is named {word!r}", todo=f"{known} {own}" if known[-1] == "?" else f"{known}; {own}"
         )
     found: Callable[..., Any] = getattr(networks, word)
     return found

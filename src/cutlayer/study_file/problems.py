@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StudyError, nearest
+from .tables import Tables
 from .words import LOSSES
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _EXPECTED = {
     "string_pattern_mismatch": "a name of letters, digits, '_' and '-'",
 }
 _TAGS = {"graph": "topology", "data": "source", "schedule": "name"}
+_IN_A_WORD = ("codecs", "defences")
 _UNTAGGED = {"schedule": "round_robin"}
 
 
@@ -51,7 +53,10 @@ def problem(file: str, raw: Mapping[str, Any], error: ErrorDetails) -> StudyErro
         return StudyError(f"{_where(file, place)}: {context['what']}", todo=context["todo"] or None)
     if kind == "unknown_key":
         noun = f"key {context['key']!r}" if place else f"table [{context['key']}]"
-        return StudyError(f"{_where(file, place)}: unknown {noun}", todo=context["todo"])
+        todo = (
+            _elsewhere(context["key"]) if place and context["key"] in Tables.model_fields else context["todo"]
+        )
+        return StudyError(f"{_where(file, place)}: unknown {noun}", todo=todo)
     if "discriminator" in context:  # the table does not say, or not rightly, of which kind it is
         place = (*place, context["discriminator"].strip("'"))
     if kind in ("missing", "union_tag_not_found"):
@@ -60,6 +65,12 @@ def problem(file: str, raw: Mapping[str, Any], error: ErrorDetails) -> StudyErro
     expected, todo = _expected(kind, context, value, error["msg"])
     where = _where(file, place, key=True)
     return StudyError(f"{where}: wrong value", got=_shown(value), expected=expected, todo=todo)
+
+
+def _elsewhere(key: str) -> str:
+    """Say where a key belongs that is a table of its own."""
+    short = f", or before the first table: {key} = …" if key in _IN_A_WORD else ""
+    return f"it is a table of its own: [{key}]{short}"
 
 
 def _expected(kind: str, context: Mapping[str, Any], value: object, message: str) -> tuple[str, str | None]:
