@@ -27,6 +27,15 @@ def test_a_receivers_line_carries_one_frame_after_the_other():
     assert timeline.perform(moves) == pytest.approx(2.1)
 
 
+def test_two_who_receive_at_the_same_time_share_the_senders_line():
+    timeline = Timeline({"server": SLOW})
+    moves = [Move("server", "send", 1e6, "a"), Move("server", "send", 1e6, "b")]
+    timeline.perform([*moves, Move("a", "receive", 0, "server"), Move("b", "receive", 0, "server")])
+    assert timeline.clock["a"] == pytest.approx(1.85) and timeline.clock["b"] == pytest.approx(
+        2.1
+    )  # in quarters
+
+
 def test_who_comes_first_is_served_first_whatever_the_order_of_the_program():
     timeline = Timeline({"server": Line(mbit=8.0, latency_ms=0.0, overhead=1.0)})
     moves = [

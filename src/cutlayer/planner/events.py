@@ -1,19 +1,21 @@
 """When everything happens: parties at work, frames on their lines, one event after the other; no tensors.
 
 Each party does its own part of a program in order. It computes by itself, what it sends goes over its own line and that
-of the receiver, and what it waits for has to arrive. Lines carry one frame at a time, in the order of sending. Between
-organisations all dial the host, and what two others send each other goes through it.
+of the receiver, and what it waits for has to arrive. Frames of several connections share a line (see `carrying`).
+Between organisations all dial the host, and what two others send each other goes through it.
 """
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 from ..errors import StudyError
+from .carrying import Agenda, Carried, Pipe, carry
 
 __all__ = ["Line", "Move", "Timeline"]
 
@@ -103,9 +105,12 @@ class Timeline:
     worked: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def __post_init__(self) -> None:
-        self._out: defaultdict[str, float] = defaultdict(float)
-        self._in: defaultdict[str, float] = defaultdict(float)
+        self._agenda = Agenda()
+        self._todo: defaultdict[str, deque[Move]] = defaultdict(deque)
         self._mail: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
+        self._waiting: set[tuple[str, str]] = set()
+        self._out: dict[str, Pipe] = {}
+        self._in: dict[str, Pipe] = {}
 
     @property
     def end(self) -> float:
@@ -118,28 +123,14 @@ class Timeline:
         Raises:
             StudyError: Somebody waits for what nobody sends.
         """
-        todo: defaultdict[str, deque[Move]] = defaultdict(deque)
         for move in moves:
-            todo[move.party].append(move)
-        ready = [(self.clock[party], party) for party in todo]
-        heapq.heapify(ready)
-        waiting: dict[tuple[str, str], str] = {}
-        while ready:
-            now, party = heapq.heappop(ready)
-            queue = todo[party]
-            move = queue[0]
-            if move.kind == "receive" and not self._mail[move.peer, party]:
-                waiting[move.peer, party] = party
-                continue
-            queue.popleft()
-            self.clock[party] = done = self._do(move, now)
-            woken = waiting.pop((party, move.peer), None) if move.kind == "send" else None
-            if woken is not None:
-                heapq.heappush(ready, (max(self.clock[woken], now), woken))
-            if queue:
-                heapq.heappush(ready, (done, party))
-        if waiting:
-            (sender, party), *_ = waiting
+            self._todo[move.party].append(move)
+        for party in self._todo:
+            self._agenda.at(self.clock[party], partial(self._go, party))
+        self._agenda.run()
+        self._todo.clear()
+        if self._waiting:
+            sender, party = min(self._waiting)
             raise StudyError(
                 "the program cannot go on",
                 party=party,
@@ -147,31 +138,49 @@ class Timeline:
             )
         return self.end
 
-    def _do(self, move: Move, now: float) -> float:
-        """Do one thing and return when the party goes on."""
-        if move.kind == "work":
-            self.worked[move.party] += move.amount
-            return now + move.amount
-        if move.kind == "receive":
-            return max(now, self._mail[move.peer, move.party].popleft())
-        self._mail[move.party, move.peer].append(self._arrival(move, now))
-        return now
+    def _go(self, party: str, now: float) -> None:
+        """Do what a party does from ``now`` on, until it computes or waits."""
+        todo = self._todo[party]
+        while todo:
+            move = todo[0]
+            if move.kind == "receive":
+                mail = self._mail[move.peer, party]
+                if not mail:
+                    self._waiting.add((move.peer, party))
+                    break
+                now = max(now, mail.popleft())
+            todo.popleft()
+            if move.kind == "send":
+                self._send(party, move.peer, move.amount, now)
+            elif move.kind == "work":
+                self.worked[party] += move.amount
+                now += move.amount
+                self._agenda.at(now, partial(self._go, party))
+                break
+        self.clock[party] = now
 
-    def _arrival(self, move: Move, now: float) -> float:
-        """Return when what is sent ``now`` is there."""
-        if not self.hub or self.hub in (move.party, move.peer):
-            return self._carried(move.party, move.peer, move.amount, now)
-        there = self._carried(move.party, self.hub, move.amount, now)
-        return self._carried(self.hub, move.peer, move.amount, there)
+    def _send(self, sender: str, receiver: str, size: float, now: float) -> None:
+        """Let a frame go, through the host if neither is that."""
+        flow, arrived = (sender, receiver), partial(self._arrived, sender, receiver)
+        last = Carried(flow, size, arrived)
+        if not self.hub or self.hub in flow:
+            carry(self._agenda, last, self._pipe(sender), self._pipe(receiver, into=True), now)
+            return
+        go_on = partial(carry, self._agenda, last, self._pipe(self.hub), self._pipe(receiver, into=True))
+        first = Carried(flow, size, go_on)
+        carry(self._agenda, first, self._pipe(sender), self._pipe(self.hub, into=True), now)
 
-    def _carried(self, sender: str, receiver: str, size: float, now: float) -> float:
-        """Return when ``size`` bytes are at the other end; both lines are taken until they have passed."""
-        mine, theirs = self.lines.get(sender), self.lines.get(receiver)
-        out = size / mine.up if mine else 0.0
-        into = size / theirs.down if theirs else 0.0
-        start = max(now, self._out[sender])
-        self._out[sender] = start + out
-        latency = (mine.latency_s if mine else 0.0) + (theirs.latency_s if theirs else 0.0)
-        begins = max(start + latency, self._in[receiver])
-        self._in[receiver] = begins + into
-        return max(begins + into, start + latency + out)
+    def _arrived(self, sender: str, receiver: str, now: float) -> None:
+        self._mail[sender, receiver].append(now)
+        if (sender, receiver) in self._waiting:
+            self._waiting.remove((sender, receiver))
+            self._agenda.at(max(now, self.clock[receiver]), partial(self._go, receiver))
+
+    def _pipe(self, party: str, *, into: bool = False) -> Pipe:
+        """Return a direction of a party's line."""
+        pipes = self._in if into else self._out
+        if party not in pipes:
+            line = self.lines.get(party)
+            rate = math.inf if line is None else line.down if into else line.up
+            pipes[party] = Pipe(rate, 0.0 if line is None else line.latency_s)
+        return pipes[party]
