@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .metering.tables import Table
 
-__all__ = ["Run", "Twin"]
+__all__ = ["Logged", "Run", "Twin"]
 
 Weights = Mapping[str, Mapping[str, Tensor]]
 
@@ -53,16 +53,15 @@ class Twin:
         return self._twin.measure(split, self._metrics)
 
 
-class Run:
-    """What came out of a simulated study.
+class Logged:
+    """What any training's log answers.
 
     Attributes:
-        graph: What was split.
+        graph: What was trained.
     """
 
-    def __init__(self, simulation: Simulation, log: RunLog) -> None:
-        self.graph = simulation.graph
-        self._simulation = simulation
+    def __init__(self, graph: SplitGraph, log: RunLog) -> None:
+        self.graph = graph
         self._log = log
 
     @property
@@ -74,37 +73,6 @@ class Run:
     def folder(self) -> Path | None:
         """The run's folder."""
         return self._log.folder
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, counted from 0, that the weights are of: the best with early stopping, else the last."""
-        ended = [e for e in self.events if isinstance(e, Ended)]
-        return ended[-1].best_epoch if ended else -1
-
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Return copies of each segment's parameters and buffers (in a simulation everything is at hand)."""
-        return self._simulation.weights()
-
-    def module(self, segment: str, party: str | None = None) -> nn.Module:
-        """Return a copy of a segment's module as it was trained.
-
-        Args:
-            segment: The segment's name.
-            party: Whose, where each party of a role has its own; the one that has it now unless given.
-
-        Raises:
-            StudyError: There is no such segment, or that party has none.
-        """
-        if segment not in self.graph.segments:
-            raise StudyError(f"there is no segment {segment!r}", todo=nearest(segment, self.graph.order))
-        if party is not None and party not in self._simulation.parties:
-            raise StudyError(
-                f"no party is named {party!r}", todo=nearest(party, list(self._simulation.parties))
-            )
-        holder = self._simulation.holder(segment) if party is None else self._simulation.parties[party]
-        if segment not in holder.live:
-            raise StudyError(f"party {party!r} has no segment {segment!r} of its own", todo="leave party out")
-        return copy.deepcopy(holder.live[segment].module)
 
     def tables(self) -> dict[str, Table]:
         """Return the run's tables by name: metrics, traffic, compute, parameters, time."""
@@ -138,6 +106,66 @@ class Run:
             todo = nearest(split, splits) if splits else "give the parties rows of a split to evaluate on"
             raise StudyError(f"nothing was measured on a split {split!r}", todo=todo)
         return merged_metrics(self.events, split, name)
+
+    def plot(self, folder: str | Path | None = None) -> list[Path]:
+        """Draw the run's plots as PNG files and return their paths."""
+        from .report.plots import save_plots
+
+        where = Path(folder) if folder is not None else self.folder
+        if where is None:
+            raise StudyError("no folder to draw into", todo="give plot(folder), or out= a folder for the run")
+        return list(save_plots(self.events, where / "plots" if folder is None else where).values())
+
+    def report(self) -> Path:
+        """Write the self-contained ``report.html`` and its plots into the run's folder and return its path."""
+        from .report.html import write_report
+
+        if self.folder is None:
+            raise StudyError("the run has no folder", todo="give out= a folder for the run")
+        return write_report(self.folder)
+
+
+class Run(Logged):
+    """What came out of a simulated study.
+
+    Attributes:
+        graph: What was split.
+    """
+
+    def __init__(self, simulation: Simulation, log: RunLog) -> None:
+        super().__init__(simulation.graph, log)
+        self._simulation = simulation
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, counted from 0, that the weights are of: the best with early stopping, else the last."""
+        ended = [e for e in self.events if isinstance(e, Ended)]
+        return ended[-1].best_epoch if ended else -1
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Return copies of each segment's parameters and buffers (in a simulation everything is at hand)."""
+        return self._simulation.weights()
+
+    def module(self, segment: str, party: str | None = None) -> nn.Module:
+        """Return a copy of a segment's module as it was trained.
+
+        Args:
+            segment: The segment's name.
+            party: Whose, where each party of a role has its own; the one that has it now unless given.
+
+        Raises:
+            StudyError: There is no such segment, or that party has none.
+        """
+        if segment not in self.graph.segments:
+            raise StudyError(f"there is no segment {segment!r}", todo=nearest(segment, self.graph.order))
+        if party is not None and party not in self._simulation.parties:
+            raise StudyError(
+                f"no party is named {party!r}", todo=nearest(party, list(self._simulation.parties))
+            )
+        holder = self._simulation.holder(segment) if party is None else self._simulation.parties[party]
+        if segment not in holder.live:
+            raise StudyError(f"party {party!r} has no segment {segment!r} of its own", todo="leave party out")
+        return copy.deepcopy(holder.live[segment].module)
 
     def equals(self, twin: Twin) -> bool:
         """Return whether every parameter and buffer equals the twin's, bit for bit; the answer is noted in the log.
@@ -235,23 +263,6 @@ class Run:
                 todo="ask them, or save each party's own half with save()",
             )
         return save_joined(Path(path), self.graph, self.weights())
-
-    def plot(self, folder: str | Path | None = None) -> list[Path]:
-        """Draw the run's plots as PNG files and return their paths."""
-        from .report.plots import save_plots
-
-        where = Path(folder) if folder is not None else self.folder
-        if where is None:
-            raise StudyError("no folder to draw into", todo="give plot(folder), or simulate(out=…)")
-        return list(save_plots(self.events, where / "plots" if folder is None else where).values())
-
-    def report(self) -> Path:
-        """Write the self-contained ``report.html`` and its plots into the run's folder and return its path."""
-        from .report.html import write_report
-
-        if self.folder is None:
-            raise StudyError("the run has no folder", todo="simulate(out=…)")
-        return write_report(self.folder)
 
 
 def _rows_to_predict(graph: SplitGraph, x: Any) -> Holdings:

@@ -8,6 +8,9 @@ from .forecast import Forecast
 from .offers import Offer
 from .pace import World
 from .planning import Plan, plan
+from .rehearsal import Rehearsed, rehearse
 from .setting import SCHEDULES
 
-__all__ = ["SCHEDULES", "Forecast", "Limits", "Line", "Offer", "Plan", "World", "plan"]
+__all__ = [
+    "SCHEDULES", "Forecast", "Limits", "Line", "Offer", "Plan", "Rehearsed", "World", "plan", "rehearse",
+]  # fmt: skip
