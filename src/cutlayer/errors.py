@@ -140,12 +140,15 @@ def nearest(name: str, known: list[str] | tuple[str, ...] | set[str]) -> str:
 
     >>> nearest("epoch", ["epochs", "seed"])
     "did you mean 'epochs'?"
+    >>> nearest("Sgd", ["Adam", "SGD"])
+    "did you mean 'SGD'?"
     """
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {lower[close[0]]!r}?"
     return "known: " + ", ".join(sorted(known)) if known else "nothing is known here"
 
 

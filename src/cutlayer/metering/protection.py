@@ -11,11 +11,14 @@ from .table import Cell, Table
 
 __all__ = ["by_epoch", "protection"]
 
-_NOTE = (
-    "Means over the epoch. Leak AUC: how well the size or direction of a row's gradient tells its label to the party "
-    "that receives it; 0.5 is a guess, 1 tells all. Distance correlation: 0 is independent; within a small batch even "
-    "independent data shows a high one, which the baseline (pairs permuted) tells and the corrected one leaves out."
-)
+_NOTES = {
+    "": "Means over the epoch.",
+    "leak AUC": "Leak AUC: how well the size or direction of a row's gradient tells its label to the party that "
+    "receives it; 0.5 is a guess, 1 tells all.",
+    "distance correlation": "Distance correlation: 0 is independent; within a small batch even independent data shows "
+    "a high one, which the baseline (pairs permuted) tells and the corrected one leaves out.",
+}
+"""What measures mean, by a word in their names."""
 
 
 def protection(events: Sequence[Event]) -> Table:
@@ -30,7 +33,9 @@ def protection(events: Sequence[Event]) -> Table:
         epochs = sorted(values)
         rows.append((who, cut, defence, name, values[epochs[0]], values[epochs[-1]], len(epochs)))
     columns = ("at", "cut", "what", "measure", "first epoch", "last epoch", "epochs")
-    return Table(title="Defences and leaks", columns=columns, rows=tuple(rows), note=_NOTE if rows else "")
+    names = {str(row[3]) for row in rows}
+    note = " ".join(text for word, text in _NOTES.items() if any(word in name for name in names))
+    return Table(title="Defences and leaks", columns=columns, rows=tuple(rows), note=note)
 
 
 def by_epoch(events: Sequence[Event]) -> dict[tuple[str, str, str, str], dict[int, float]]:

@@ -166,7 +166,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         close = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         raise StudyError(
-            f"there is no file {path}", todo=nearest(path.name, close) if close else "name a study.toml"
+            f"{path} is a folder" if path.is_dir() else f"there is no file {path}",
+            todo=nearest(path.name, close) if close else "name a study.toml",
         )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -121,10 +121,11 @@ class Listening:
     serve: Callable[[Line], None]
     on_incident: Callable[[str, str], None]
 
-    def refused(self) -> TransportError:
+    def refused(self, error: Exception) -> TransportError:
         """Return the error of an address that cannot be listened at."""
+        why = getattr(error, "strerror", None) or str(error)
         return TransportError(
-            f"cannot listen at {self.address}",
+            f"cannot listen at {self.address}: {why}",
             party=self.credentials.party,
             todo="choose a port that is free and an address of this machine",
         )

@@ -78,7 +78,7 @@ class GrpcListener:
         try:
             self.port = int(self._server.add_secure_port(listening.address, secure))
         except RuntimeError as error:
-            raise listening.refused() from error
+            raise listening.refused(error) from error
         self._server.start()
 
     def stop(self) -> None:

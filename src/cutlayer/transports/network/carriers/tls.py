@@ -70,7 +70,7 @@ class TlsListener:
         try:
             self._listener = _listen_at(*parts_of(listening.address))
         except (OSError, OverflowError, Unreachable) as error:
-            raise listening.refused() from error
+            raise listening.refused(error) from error
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
         self._new: dict[socket.socket, None] = {}
