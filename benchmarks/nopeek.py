@@ -16,6 +16,8 @@ clock, with NoPeek and without in turn; for this network, and told only, for the
 Each run is kept, so that what was interrupted goes on where it was; about 20 minutes on one core.
 
     python benchmarks/nopeek.py --mnist mnist63k.npz
+    python benchmarks/nopeek.py --mnist mnist63k.npz --picture    # only the picture beside the results
+    python benchmarks/nopeek.py --table      # writes the table into docs/defences.md
 
 Ends with 1 if no weight brings distance correlation in batches of 32 to 0.48 or less with at most 1 point of accuracy
 lost, if the decoder's SSIM falls with none of them, or if NoPeek adds more than 20 % to the client's step.
@@ -24,7 +26,6 @@ lost, if the decoder's SSIM falls with none of them, or if NoPeek adds more than
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 import sys
 from functools import partial
@@ -32,8 +33,8 @@ from functools import partial
 import measuring
 import numpy as np
 import torch
-from common import real_images
-from common.nopeek_trial import QUICK, Data, Trial, failures_of, measure, network_of, picture, study_of
+from common.nopeek_command import ended
+from common.nopeek_trial import Data, Trial, failures_of, network_of, study_of
 from torch import nn
 
 import cutlayer as cl
@@ -131,26 +132,16 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
     return found
 
 
+def client_steps(data: Data, quick: bool) -> measuring.Figures:
+    """Return what NoPeek adds to the client's step, of both networks."""
+    rounds = 1 if quick else ROUNDS
+    times = {"this network": step_time(data, False, rounds), "784 -> 256": step_time(data, True, rounds)}
+    return {"client_step": times}
+
+
 def main() -> int:
     """Train, print, and return the exit status."""
-    parser = measuring.parser(__doc__)
-    real_images.wanted(parser, "mnist")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--picture", action="store_true", help="only draw what decoders make of six images")
-    asked = parser.parse_args()
-    measuring.one_thread()
-    trial = dataclasses.replace(TRIAL, settings=SETTINGS | QUICK) if asked.quick else TRIAL
-    data = mnist(asked, trial.settings["rows"], trial.settings["test"])
-    if asked.picture:
-        picture(trial, data)
-        return 0
-    figures = measure(trial, data, asked.seeds, quick=asked.quick)
-    rounds = 1 if asked.quick else ROUNDS
-    figures["client_step"] = {
-        "this network": step_time(data, False, rounds),
-        "784 -> 256": step_time(data, True, rounds),
-    }
-    return measuring.finish(NAME, figures, failures(figures))
+    return ended(__doc__, "mnist", TRIAL, mnist, failures, client_steps)
 
 
 if __name__ == "__main__":

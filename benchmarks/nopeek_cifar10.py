@@ -13,6 +13,7 @@ Each run is kept, so that what was interrupted goes on where it was; about 8 min
 
     python benchmarks/nopeek_cifar10.py --cifar10 cifar10.npz
     python benchmarks/nopeek_cifar10.py --cifar10 cifar10.npz --picture    # only the picture beside the results
+    python benchmarks/nopeek_cifar10.py --table      # writes the table into docs/defences.md
 
 Ends with 1 if no weight brings distance correlation in batches of 32 to 0.48 or less with at most 1 point of
 accuracy lost, or if what the decoder's SSIM is beyond a blind guess is not 1.2 times as much without NoPeek.
@@ -21,15 +22,15 @@ accuracy lost, or if what the decoder's SSIM is beyond a blind guess is not 1.2 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from functools import partial
 
 import measuring
 import numpy as np
 import torch
-from common import nopeek_colour, real_images
-from common.nopeek_trial import QUICK, Data, Trial, failures_of, measure, picture
+from common import nopeek_colour
+from common.nopeek_command import ended
+from common.nopeek_trial import Data, Trial, failures_of
 
 NAME = "nopeek_cifar10"
 JUDGE_ROWS, LEAST_FACTOR = 10_000, 1.2
@@ -76,19 +77,7 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
 
 def main() -> int:
     """Train, print, and return the exit status."""
-    parser = measuring.parser(__doc__)
-    real_images.wanted(parser, "cifar10")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--picture", action="store_true", help="only draw what decoders make of six images")
-    asked = parser.parse_args()
-    measuring.one_thread()
-    trial = dataclasses.replace(TRIAL, settings=TRIAL.settings | QUICK) if asked.quick else TRIAL
-    data = cifar10(asked, trial.settings["rows"], trial.settings["test"])
-    if asked.picture:
-        picture(trial, data)
-        return 0
-    figures = measure(trial, data, asked.seeds, quick=asked.quick)
-    return measuring.finish(NAME, figures, failures(figures))
+    return ended(__doc__, "cifar10", TRIAL, cifar10, failures)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from .kept_runs import RESULTS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["SHOWN", "draw_images", "packed", "unpacked"]
+__all__ = ["SHOWN", "draw_images", "packed", "table", "unpacked"]
 
 SHOWN = 6
 
@@ -32,6 +32,31 @@ def unpacked(kept: Figures) -> Tensor:
     """Return the images of `packed`."""
     content = np.frombuffer(base64.b64decode(str(kept["content"])), dtype=np.uint8)
     return torch.from_numpy(content.copy()).reshape(kept["shape"]) / 255
+
+
+def table(figures: Figures, task: str) -> str:
+    """Return the table of a page in Markdown: a row for each weight, means over the seeds and standard errors."""
+    named, judged = {"accuracy": ("accuracy", "class found"), "auc": ("AUC", "AUC of images made")}[task]
+    head = (
+        f"NoPeek's weight | {named} | points lost | distance correlation | permuted pairs | corrected "
+        f"| decoder: SSIM | {judged}"
+    )
+    lines = [f"| {head} |", "|---" * head.count(" | ") + "|---|"]
+    found = "reclassified" if task == "accuracy" else "reclassified_auc"
+    for weight, one in figures["weights"].items():
+        means, lost = one["mean"], one["points_lost"]
+        cells = [
+            weight if float(weight) else "without",
+            f"{means[task]:.1f} %",
+            f"{lost['mean']:.1f} ± {lost['standard_error']:.1f}" if float(weight) else "",
+            *(f"{means[name]:.2f}" for name in ("correlation", "correlation_permuted", "corrected")),
+            f"{means['ssim']:.3f}",
+            f"{means[found]:.0f} %",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    blind, truth = (means[name] for name in ("ssim_blind", f"{found}_original"))
+    lines.append(f"| *blind guess; originals* |  |  |  |  |  | {blind:.3f} | {truth:.0f} % |")
+    return "\n".join(lines)
 
 
 def draw_images(name: str, truth: Tensor, made: Mapping[float, Tensor]) -> None:
