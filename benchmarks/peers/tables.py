@@ -8,6 +8,7 @@ from typing import Any
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
+QUIET = 0.5
 TITLES = {
     "w": "Workload W: 784 -> 256 | 256 -> 10, batch 64, 1,000 steps",
     "breast": "FATE's example, breast cancer, 10 + 20 columns, 569 rows, batch 256, 50 epochs",
@@ -24,11 +25,31 @@ def tables(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def place(figures: Mapping[str, Any], page: Path) -> None:
+def page_part(results: Mapping[str, Any]) -> str:
+    """Return when, where and under what load the figures were taken, and the tables.
+
+    Args:
+        results: All that ``results/peers.json`` holds.
+    """
+    figures, machine = results["figures"], results["hardware"]
+    load = machine["load_average_before"][0]
+    taken = (
+        f"Taken {results['date'][:10]} on {machine['processor']}, {machine['cores']} cores, with a load average "
+        f"of {load:g} before the first run; rounds of W: {figures['rounds']}."
+    )
+    if load >= QUIET:
+        taken += " **The machine was busy with other work: orders of magnitude hold, figures do not.**"
+    failed = "".join(
+        f"\n\nNo figures: {name}, which did not end well or in time." for name in figures["failed"]
+    )
+    return f"{taken}\n\n{tables(figures)}{failed}"
+
+
+def place(results: Mapping[str, Any], page: Path) -> None:
     """Put the tables where ``page`` has room for them, between two comments."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{tables(figures)}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{page_part(results)}\n{END}{after}", encoding="utf-8")
 
 
 def _table(sides: Mapping[str, Mapping[str, Any]]) -> str:
