@@ -6,29 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from study_in_folder import run, study_text
 
-from cutlayer.cli import app
-
-STUDY = """
-[study]
-name = "digits"
-epochs = 1
-batch_size = 32
-[graph]
-topology = "u_shaped"
+_U_SHAPED = """topology = "u_shaped"
 model = { function = "mlp", arguments = { sizes = [64, 24, 24, 10] } }
-cuts = ["activation1", "activation2"]
-[data]
-source = "digits"
-[data.hold_out]
-test = 0.3
-[data.rows]
-parties = 2
-[optimizer]
-name = "Adam"
-lr = 0.01
-"""
+cuts = ["activation1", "activation2"]"""
+STUDY = study_text(
+    study="epochs = 1\nbatch_size = 32", parties=2, optimizer='name = "Adam"\nlr = 0.01', graph=_U_SHAPED
+)
 
 
 @pytest.fixture
@@ -37,11 +22,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
     return path
-
-
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(words))
-    return result.exit_code, result.output
 
 
 def test_of_a_study_and_again_at_once(study: Path, tmp_path: Path) -> None:

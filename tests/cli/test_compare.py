@@ -5,28 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from study_in_folder import run, study_text
 
-from cutlayer.cli import app
-
-STUDY = """
-[study]
-name = "digits"
-epochs = 2
-[graph]
-topology = "vanilla"
-model = { function = "mlp", arguments = { sizes = [64, 24, 10] } }
-cut = "activation1"
-[data]
-source = "digits"
-[data.hold_out]
-test = 0.3
-[data.rows]
-parties = 4
-[optimizer]
-name = "SGD"
-lr = 0.2
-"""
+STUDY = study_text(study="epochs = 1", parties=4, optimizer='name = "SGD"\nlr = 0.2')
 
 
 @pytest.fixture
@@ -35,11 +16,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
     return path
-
-
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(words))
-    return result.exit_code, result.output
 
 
 def test_trains_tells_and_goes_on(study: Path, tmp_path: Path) -> None:

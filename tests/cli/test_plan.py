@@ -6,27 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from study_in_folder import study_text
 from typer.testing import CliRunner
 
 from cutlayer.cli import app
 
-STUDY = """
-[study]
-name = "digits"
-epochs = 2
-batch_size = 32
-[graph]
-topology = "vanilla"
-model = { function = "mlp", arguments = { sizes = [64, 24, 10] } }
-cut = "activation1"
-[data]
-source = "digits"
-[data.rows]
-parties = 3
-[optimizer]
-name = "Adam"
-lr = 0.01
-"""
+STUDY = study_text(
+    study="epochs = 2\nbatch_size = 32", parties=3, optimizer='name = "Adam"\nlr = 0.01', data=""
+)
 SPEEDS = ["--client-flops", "1e9", "--server-flops", "1e10"]
 
 

@@ -87,8 +87,9 @@ def test_a_plan_with_a_local_loss_is_what_a_run_of_it_counts_event_by_event(plan
 
 
 def test_the_best_keeps_the_limits_and_has_the_least_of_what_is_wanted():
+    limits = Limits(client_flops=60e6)
     least = cl.plan(
-        lenet(), torch.rand(2, 1, 28, 28), **GIVEN, goal="bytes", limits=Limits(client_flops=60e6)
+        lenet(), torch.rand(2, 1, 28, 28), **GIVEN, goal="bytes", limits=limits, schedules=["round_robin"]
     )
     kept = [o for o in least.offers if o.client_flops <= 60e6]
     assert 0 < len(kept) < len(least.offers)
@@ -97,7 +98,8 @@ def test_the_best_keeps_the_limits_and_has_the_least_of_what_is_wanted():
 
 
 def test_no_way_within_the_limits_says_how_near_one_comes():
-    none = cl.plan(lenet(), torch.rand(2, 1, 28, 28), **GIVEN, limits=Limits(client_bytes=10, seconds=1e9))
+    limits = Limits(client_bytes=10, seconds=1e9)
+    none = cl.plan(lenet(), torch.rand(2, 1, 28, 28), **GIVEN, limits=limits, schedules=["round_robin"])
     assert none.best is None and "at most 10 B is allowed" in none.text
     assert "x" in none.table().column("")
 
