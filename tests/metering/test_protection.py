@@ -17,16 +17,17 @@ def began() -> Began:
     )  # fmt: skip
 
 
-def noted(epoch: int, party: str, value: float, what: str = "nopeek:0.1") -> Defended:
-    facts = {"distance correlation": value}
-    return Defended(epoch=epoch, party=party, cut="head->server", defence=what, facts=facts)
+def noted(
+    epoch: int, party: str, value: float, what: str = "nopeek:0.1", measure: str = "distance correlation"
+) -> Defended:
+    return Defended(epoch=epoch, party=party, cut="head->server", defence=what, facts={measure: value})
 
 
 EVENTS = [
     began(),
     noted(0, "clinic-a", 0.9), noted(0, "clinic-b", 0.7),
     noted(1, "clinic-a", 0.5), noted(1, "clinic-b", 0.3),
-    noted(1, "server", 0.2, "label leak"),
+    noted(1, "server", 0.2, "label leak", "leak AUC by norm"),
 ]  # fmt: skip
 
 
@@ -34,10 +35,11 @@ def test_parties_of_one_role_are_one_row_with_their_mean_in_the_first_and_last_e
     table = protection(EVENTS)
     assert [row[:4] for row in table.rows] == [
         ("client", "head->server", "nopeek:0.1", "distance correlation"),
-        ("server", "head->server", "label leak", "distance correlation"),
+        ("server", "head->server", "label leak", "leak AUC by norm"),
     ]
     assert table.rows[0][4:] == (pytest.approx(0.8), pytest.approx(0.4), 2)
-    assert "0.5 is a guess" in table.note
+    assert "0.5 is a guess" in table.note and "pairs permuted" in table.note
+    assert "0.5 is a guess" not in protection(EVENTS[:-1]).note
     assert not protection([began()]).rows
 
 
