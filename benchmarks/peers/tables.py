@@ -53,17 +53,17 @@ def place(results: Mapping[str, Any], page: Path) -> None:
 
 
 def _table(sides: Mapping[str, Mapping[str, Any]]) -> str:
-    ours = sides.get("cutlayer", {}).get("steps_per_second", float("nan"))
+    ours = sides.get("cutlayer", {}).get("steps_per_second")
     lines = [_row(HEADS), _row(["---", *["--:"] * (len(HEADS) - 1)])]
     return "\n".join([*lines, *(_row(_cells(name, told, ours)) for name, told in sides.items())])
 
 
-def _cells(name: str, told: Mapping[str, Any], ours: float) -> list[str]:
+def _cells(name: str, told: Mapping[str, Any], ours: float | None) -> list[str]:
     traffic = told.get("loopback_bytes_per_step")
     return [
         name,
         f"{told['steps_per_second']:.3g}",
-        f"{told['steps_per_second'] / ours:.2g}",
+        f"{told['steps_per_second'] / ours:.2g}" if ours else "–",
         f"{told['start_up_seconds']:.1f}",
         f"{told['whole_seconds']:.0f}",
         f"{traffic / 1000:.0f}" if traffic else "–",
