@@ -80,7 +80,7 @@ def test_a_plan_with_a_local_loss_is_what_a_run_of_it_counts_event_by_event(plan
     assert not any(
         e.content == "gradient" and e.receiver.startswith("client") for e in events if isinstance(e, Traffic)
     )
-    traffic = [e for e in (*events, *forecast.ending()) if isinstance(e, Traffic)]
+    traffic = [e for e in events if isinstance(e, Traffic)]
     flops = [
         e.flops for e in events if isinstance(e, Computed) and (e.party, e.phase) == ("client-0", "training")
     ]

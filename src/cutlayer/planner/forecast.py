@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..metering.events import Computed, Event, Placed, Traffic
@@ -86,35 +86,36 @@ class Forecast:
         yield from self.course.verdict(epoch)
 
     def events(self, most: int | None = None) -> list[Event]:
-        """Return traffic and compute of each epoch as a run notes them, of the first ``most`` epochs or of all."""
+        """Return traffic and compute of each epoch as a run notes them, of the first ``most`` epochs or of all.
+
+        All come with what is done once training is over, such as handing the last average out.
+        """
         meter, found = Meter(), list[Event]()
         found += [Placed.of(segment) for segment in self.study.graph.segments.values()]
         for epoch, items in enumerate(self.epochs(most)):
             _note_all(meter, items)
             found += meter.drain(epoch)
-        return found
+        return found if most is not None else found + self._ending()
 
     @cached_property
     def totals(self) -> Totals:
         """Sums over the whole training. Epochs from the second on are taken to be alike."""
         found, epochs = Totals(), self.study.epochs
         pooled = self.course.calendar.pooled
-        events = self.events(None if pooled else _WALKED)
-        for event in events:
-            last = not pooled and epochs > _WALKED and getattr(event, "epoch", 0) == _WALKED - 1
+        if pooled:
+            found.add(self.events())
+            return found
+        for event in self.events(_WALKED):
+            last = epochs > _WALKED and getattr(event, "epoch", 0) == _WALKED - 1
             found.add([event], epochs - _WALKED + 1 if last else 1)
-        found.add(self.ending())
+        found.add(self._ending())
         return found
 
-    def ending(self) -> list[Event]:
-        """Return the traffic of what is done once training is over, such as handing the last average out."""
+    def _ending(self) -> list[Event]:
+        """Return what is done once training is over, in the last epoch's name."""
         meter = Meter()
         _note_all(meter, self.tariff.of(self.course.ending()))
-        return [
-            replace(event, epoch=self.study.epochs - 1)
-            for event in meter.drain(0)
-            if isinstance(event, Traffic)
-        ]
+        return list(meter.drain(self.study.epochs - 1))
 
 
 def _note_all(meter: Meter, items: Iterable[list[Priced]]) -> None:

@@ -218,6 +218,8 @@ class Trainer:
             if stopping is not None and self.best_epoch >= 0:
                 self._go_back()
             self.performer.perform(self.course.ending())
+        for event in self.meter.drain(max(epoch, 0)):  # of what was handed out at the end
+            self.log.write(event)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         reason = "all epochs done"
         if self.stopped and stopping is not None:
