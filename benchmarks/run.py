@@ -101,6 +101,7 @@ BENCHMARKS = (
         name="seed_experiment", bar="SplitNN beyond 85 % of its final accuracy when FedAvg passes 25 %",
         minutes=60,
     ),
+    Benchmark(name="seed_vgg16", bar="a client's compute of the whole network's is what the planner says", minutes=25),
     Benchmark(
         name="plan_against_meters", bar="FLOPs and bytes of plan and meters equal, times within 15 %", minutes=5,
     ),
