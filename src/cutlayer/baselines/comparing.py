@@ -73,7 +73,7 @@ class Comparison:
             if curve.points
         ]
         return Table(
-            title=f"{self.name}: {self.metric} against what it costs a client, a mean over {self.clients}",
+            title=f"{self.name}: {self.metric} against what it costs a client, a mean over {self.clients} clients",
             columns=(
                 "method", "measured", "compute (FLOP)", "traffic (bytes)", "time (s)", "best", "last",
                 "at split's compute", "at split's traffic",

@@ -32,7 +32,7 @@ def cuts_table(plan: Plan) -> Table:
     setting = plan.setting
     title = (
         f"Every cut: {setting.clients:,} clients, {setting.rows:,} rows, batches of {setting.batch_size}, "
-        f"{setting.epochs} epochs, {first.replace('_', ' ')}"
+        f"{setting.epochs} epoch{'s' * (setting.epochs > 1)}, {first.replace('_', ' ')}"
     )
     return Table(title=title, columns=("", "method", "cut after", *_COLUMNS), rows=tuple(rows), note=_NOTE)
 
