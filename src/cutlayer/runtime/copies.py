@@ -70,7 +70,7 @@ def merge(party: LocalParty, action: Action) -> Runner:
 
     def run(step: int, what: str) -> None:
         for name, key in states:
-            add(party.sums.setdefault(name, {}), party.segment(key), rows)
+            add(party.kept.setdefault(name, {}), party.segment(key), rows)
             if key != name:
                 party.shared.workshop.bring_back(party.live.pop(key))
 
@@ -84,7 +84,7 @@ def average(party: LocalParty, action: Action) -> Runner:
     def run(step: int, what: str) -> None:
         for name, _ in states:
             live = party.segment(name)
-            live.restore(mean(party.sums.pop(name), live))
+            live.restore(mean(party.kept.pop(name), live))
 
     return run
 

@@ -191,7 +191,7 @@ class _Post:
                         labels=labels,
                         noise=noise,
                         facts=facts,
-                        memory=self.party.sums.setdefault(kept, {}),
+                        memory=self.party.kept.setdefault(kept, {}),
                     ),
                 )
             )

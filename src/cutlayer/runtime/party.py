@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -113,9 +113,9 @@ class LocalParty:
         "best",
         "flights",
         "heard",
+        "kept",
         "live",
         "measured",
-        "memories",
         "name",
         "positions",
         "records",
@@ -124,7 +124,6 @@ class LocalParty:
         "seal",
         "shared",
         "span",
-        "sums",
         "transport",
         "verdict",
     )
@@ -147,9 +146,8 @@ class LocalParty:
         self.records = records
         self.positions = positions
         self.live: dict[str, LiveSegment] = {}
-        self.sums: dict[str, State] = {}
-        self.memories: dict[tuple[str, int], dict[str, Any]] = {}
-        """What defences keep from batch to batch, by cut and place."""
+        self.kept: dict[str, State] = {}
+        """What is no segment's and yet to go on with: averages under way, what defences remember."""
         self.away = False
         self.ahead: tuple[str, dict[str, Tensor], int] | None = None
         """A batch that was read ahead: its name, its fields, its rows."""

@@ -41,8 +41,8 @@ from .stopping import EarlyStopping, Judge
 __all__ = ["Progress", "Settings", "Trainer", "own_randomness"]
 
 
-_SUM = "+"
-"""Marks an average that is under way, in a snapshot: ``head+`` of the segment ``head``."""
+_KEPT = "+"
+"""Marks in a snapshot what a party keeps that is no segment's: ``head+``, the average that is under way of ``head``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,9 +327,9 @@ class Trainer:
         for party, segments in snapshot.states.items():
             for name, state in segments.items():
                 here = self.parties[party]
-                if name.endswith(_SUM):
+                if name.endswith(_KEPT):
                     total = {key: tensor.to(here.shared.device) for key, tensor in state.items()}
-                    here.sums[name.removesuffix(_SUM)] = total
+                    here.kept[name.removesuffix(_KEPT)] = total
                     continue
                 live = here.shared.workshop.blank(name.partition("#")[0])
                 live.restore(state)
@@ -395,7 +395,7 @@ class Trainer:
 def _states(party: LocalParty) -> dict[str, State]:
     """Return all that a party has at work: segments, their copies, and averages that are under way."""
     states = {name: live.state() for name, live in party.live.items()}
-    return states | {name + _SUM: total for name, total in party.sums.items()}
+    return states | {name + _KEPT: state for name, state in party.kept.items() if state}
 
 
 @contextlib.contextmanager
