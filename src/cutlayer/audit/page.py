@@ -106,13 +106,12 @@ def _summary(found: Sequence[Verdict], settings: Sequence[str], trained: Sequenc
         there = [(s, v) for s in settings if (v := worst(found, s, party, after)) is not None]
         (first, best), *others = there
         text = (
-            f"{party}, as curious as it can be, could {AFTER[after]}: {best.word}. With “{best.name}” it gets "
+            f"As curious as it can be, {party} could {AFTER[after]}: {best.word}. By “{best.name}” it gets "
             f"{best.measure} {best.score:.2f}, where a guess that saw nothing gets {best.blind:.2f} ({first})."
         )
         for setting, verdict in others[: _TOLD - 1]:
             text += (
-                f" {setting[0].upper()}{setting[1:]}: {verdict.word} ({verdict.measure} {verdict.score:.2f}, "
-                f"“{verdict.name}”)."
+                f" With {setting}: {verdict.word} ({verdict.measure} {verdict.score:.2f}, “{verdict.name}”)."
             )
         if len(there) > _TOLD:
             text += f" The other {len(there) - _TOLD} settings are in the picture and the tables."
@@ -172,12 +171,14 @@ def _panels(found: Sequence[Verdict], settings: Sequence[str], folder: Path) -> 
 
 
 def _skipped(found: Sequence[Finding]) -> list[tuple[str, str, str, str]]:
-    """Return what was not tried: attack, party, cut and why, each once; no attribute, only where none was tried."""
+    """Return what was not tried or came to nothing: attack, party, cut, why; no attribute if one was tried."""
     tried = any(one.after == "attribute" and not one.skipped for one in found)
     skipped = [
-        one for one in found if one.skipped and not (tried and one.attack.startswith("attribute:of=,"))
+        (one.attack, one.party, one.cut, one.skipped or "it was, and came to no score on these data")
+        for one in found
+        if (one.skipped or not one.scores) and not (tried and one.attack.startswith("attribute:of=,"))
     ]
-    return list(dict.fromkeys((one.attack, one.party, one.cut, one.skipped) for one in skipped))
+    return list(dict.fromkeys(skipped))
 
 
 def _data_uri(path: Path) -> str:

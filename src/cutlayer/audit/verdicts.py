@@ -34,7 +34,8 @@ _WORDS = (
     (0.75, "nearly everything"),
     (0.4, "much"),
     (0.15, "something"),
-    (float("-inf"), "hardly more than a guess"),
+    (0.01, "hardly more than a guess"),
+    (float("-inf"), "no more than a guess"),
 )
 """From which share of the way from a blind guess to the whole truth on a word is used."""
 
@@ -116,7 +117,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 def metric_of(trained: Sequence[Trained]) -> str:
     """Return the name of the metric by which the task is judged first."""
     known = dict.fromkeys(name for one in trained for name in one.metrics)
-    return next((name for name in ("auc", "accuracy", "r2", "loss") if name in known), "")
+    return next((name for name in ("accuracy", "auc", "r2", "loss") if name in known), "")
 
 
 def _verdict(group: Sequence[Finding]) -> Verdict:
