@@ -60,9 +60,13 @@ def table(figures: Figures, task: str) -> str:
 
 
 def draw_images(name: str, truth: Tensor, made: Mapping[float, Tensor]) -> None:
-    """Draw the first of ``truth`` [N, C, H, W], and below them what was made of them with each of NoPeek's weights."""
+    """Draw the first of ``truth`` [N, C, H, W], and below them what was made of them with each of NoPeek's weights.
+
+    Of images of more than 32 pixels only four, so that the file stays small.
+    """
+    count = SHOWN if truth.shape[-1] <= 32 else 4
     titles = {weight: f"NoPeek, weight {weight:g}" if weight else "without NoPeek" for weight in made}
-    lines = {"original": truth[:SHOWN]} | {titles[weight]: images for weight, images in made.items()}
+    lines = {"original": truth[:count]} | {titles[weight]: images[:count] for weight, images in made.items()}
 
     def panel(axes: list[Axes]) -> None:
         for axis, (title, images) in zip(axes, lines.items(), strict=True):

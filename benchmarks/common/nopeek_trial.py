@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from measuring import Failures, Figures
@@ -108,9 +108,12 @@ def study_of(
 def measure(trial: Trial, data: Data, seeds: int, *, quick: bool) -> Figures:
     """Return all figures, by weight; each run is kept until all are there."""
     kept = Kept(trial.name, trial.settings, quick=quick)
-    judge = independent_classifier(
-        data["x_judge"], data["y_judge"], trial.classes, 0, steps=20 if quick else trial.judge_steps
-    )
+
+    @cache
+    def judge() -> nn.Module:
+        steps = 20 if quick else trial.judge_steps
+        return independent_classifier(data["x_judge"], data["y_judge"], trial.classes, 0, steps=steps)
+
     runs: dict[float, list[Figures]] = {weight: [] for weight in trial.weights}
     for seed in range(1 if quick else seeds):
         for weight in trial.weights:
@@ -132,14 +135,14 @@ def measure(trial: Trial, data: Data, seeds: int, *, quick: bool) -> Figures:
     return {"weights": weights, "settings": trial.settings, "seeds": len(plain), "quick": quick}
 
 
-def train(trial: Trial, data: Data, judge: nn.Module, weight: float, seed: int) -> Figures:
-    """Return what one run comes to."""
+def train(trial: Trial, data: Data, judge: Callable[[], nn.Module], weight: float, seed: int) -> Figures:
+    """Return what one run comes to; ``judge`` gives the classifier of reconstructions."""
     run, head = trained(trial, data, weight, seed)
     guess = torch.as_tensor(run.predict(data["x_test"], batch_size=500))
     return {
         **task_scores(guess, data["y_test"]),
         **correlations(data["x_test"], applied(head, data["x_test"]), trial.settings["batch"]),
-        **decoded(trial, data, head, judge, seed),
+        **decoded(trial, data, head, judge(), seed),
     }
 
 
