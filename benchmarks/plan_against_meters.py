@@ -1,9 +1,9 @@
 """What a plan says, beside what a run of it then takes: FLOPs, bytes, time.
 
 In one process: for several networks, cuts and schedules, and for 2, 8 and 32 clients, a study is rehearsed (two
-clients, eight where a server joins their batches; a few batches of noise), what its run will take is told from that and
-the study's program, and the run is done and metered: FLOPs by party and segment, frames and bytes by cut and direction,
-and the seconds of training by its log. In turn, several times; the median of the errors counts.
+clients, up to 32 where a server joins their batches; a few batches of noise), what its run will take is told from
+that and the program, and the run is done and metered: FLOPs by party and segment, frames and bytes by cut and
+direction, and the seconds of training by its log. In turn, several times; the median of the errors counts.
 
 Between hosts: 2, 8 and 32 clients with keys of their own train 784-64-10 with a server over mutual TLS and one link
 of 80 ms and 10 Mbit/s (two_hosts.py: network namespaces of this machine; needs Linux and root, and is left out

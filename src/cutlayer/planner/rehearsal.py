@@ -39,8 +39,9 @@ __all__ = ["Rehearsed", "rehearse"]
 _COPY = re.compile(r"[#*/:]")
 _INTERRUPTED = 3.0
 """Calls that took as many times the median are those in which the machine did something else."""
-_PARTIES, _JOINED_PARTIES = 2, 8
-"""Of a crowded role, so many take part in a rehearsal; more where a server joins their batches."""
+_PARTIES, _JOINED_PARTIES, _JOINED_BATCHES = 2, 32, 8
+"""Of a crowded role, so many take part in a rehearsal; more where a server joins their batches, each with fewer batches
+then: as many as ``_JOINED_BATCHES`` parties would have, since a joint step is not as long as its parts."""
 
 
 class Kind(NamedTuple):
@@ -141,7 +142,10 @@ def rehearse(study: Study, *, batches: int = 4, rows: int | None = None, repeats
     Raises:
         StudyError: The shapes of fields are not known.
     """
-    graph = _fewer(study.graph, _JOINED_PARTIES if isinstance(study.schedule, Parallel) else _PARTIES)
+    joined = isinstance(study.schedule, Parallel)
+    graph = _fewer(study.graph, _JOINED_PARTIES if joined else _PARTIES)
+    if joined:
+        batches = max(1, batches * _JOINED_BATCHES // max(_JOINED_BATCHES, len(graph.turns)))
     held = {"train": batches * study.batch_size + _half(study)} | ({"test": rows} if rows else {})
     small = dataclasses.replace(
         study, graph=graph, epochs=1 + repeats, early_stopping=None, metrics=("loss",), evaluate=("test",)
