@@ -14,7 +14,7 @@ What was broken off goes on where it was, and some cases alone are kept for the 
 minutes on a quiet core.
 
     python benchmarks/seed_experiment.py --cifar10 cifar10.npz --clients 100 --rows-by even
-    python benchmarks/seed_experiment.py --table     # writes the table into docs/baselines.md, and the plot
+    python benchmarks/seed_experiment.py --table     # writes the table into its pages, and the plot
 
 Ends with 1 if SplitNN is not beyond 85 % of its final accuracy when FedAvg passes 25 %, or if the ratio of client
 compute is not the planner's.
@@ -325,7 +325,8 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.table:
         figures = json.loads((RESULTS / f"{NAME}.json").read_text())["figures"]
-        put("baselines.md", "the experiment of the seed", table(figures))
+        for page in ("baselines.md", "../README.md"):
+            put(page, "the experiment of the seed", table(figures))
         plot(figures)
         return 0
     measuring.one_thread()
