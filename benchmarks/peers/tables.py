@@ -8,7 +8,6 @@ from typing import Any
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
-QUIET = 0.5
 TITLES = {
     "w": "Workload W: 784 -> 256 | 256 -> 10, batch 64, 1,000 steps",
     "breast": "FATE's example, breast cancer, 10 + 20 columns, 569 rows, batch 256, 50 epochs",
@@ -35,14 +34,21 @@ def page_part(results: Mapping[str, Any]) -> str:
     load = machine["load_average_before"][0]
     taken = (
         f"Taken {results['date'][:10]} on {machine['processor']}, {machine['cores']} cores, with a load average "
-        f"of {load:g} before the first run; rounds of W: {figures['rounds']}."
+        f"of {load:g} before the first run; rounds of W: {figures['rounds']}, whose speeds lay within "
+        f"{_apart(figures['workloads']['w']):.0%} of their side's median."
     )
-    if load >= QUIET:
+    if load >= machine["cores"]:
         taken += " **The machine was busy with other work: orders of magnitude hold, figures do not.**"
     failed = "".join(
         f"\n\nNo figures: {name}, which did not end well or in time." for name in figures["failed"]
     )
     return f"{taken}\n\n{tables(figures)}{failed}"
+
+
+def _apart(sides: Mapping[str, Any]) -> float:
+    """Return by how much of its side's median a round's speed was off at most."""
+    medians = [(one["steps_per_second"], one["speeds_of_rounds"]) for one in sides.values()]
+    return max(abs(speed / median - 1) for median, speeds in medians for speed in speeds)
 
 
 def place(results: Mapping[str, Any], page: Path) -> None:
