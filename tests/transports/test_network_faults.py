@@ -302,7 +302,9 @@ def test_through_an_http_proxy(make, monkeypatch):
 
 def test_an_address_in_use_is_an_error_in_words(make):
     host = make.host()
-    with pytest.raises(TransportError, match=f"cannot listen at {host.address}: .*; choose a port that is free"):
+    with pytest.raises(
+        TransportError, match=f"cannot listen at {host.address}: .*; choose a port that is free"
+    ):
         make.host(address=host.address)
 
 
