@@ -278,18 +278,20 @@ def table(figures: measuring.Figures) -> str:
     head = (
         "| case | "
         + " | ".join((SPLIT, FEDAVG, LARGE))
-        + " | FedAvg at 7 times | FedAvg passes 25 % | SplitNN then |"
+        + " | FedAvg at 7 times | FedAvg passes 25 % | SplitNN then | same traffic: SplitNN, FedAvg, large-batch |"
     )
-    lines = [head, "|---|---|---|---|---|---|---|"]
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
     for name, case in figures["cases"].items():
         final, equal = case["final"], case["equal_compute"]
         passed = case["fedavg_passes"]
         spent_by_split = case["curves"][SPLIT][-1]["flops"]
         when = "not by then" if passed is None else f"at {passed / spent_by_split:.2f} times"
         later = case["curves"][FEDAVG][-1]["score"]
+        same = ", ".join(f"{case['equal_traffic'][method]:.3f}" for method in (SPLIT, FEDAVG, LARGE))
         lines.append(
             f"| {name} | {final:.3f} | {equal[FEDAVG]:.3f} | {equal[LARGE]:.3f} | {later:.3f} | {when} "
-            f"| {case['split_then']:.3f}, {case['share_of_final']:.0%} of its final |"
+            f"| {case['split_then']:.3f}, {case['share_of_final']:.0%} of its final "
+            f"| {same} at {case['common_bytes'] / 1e6:.1f} MB |"
         )
     return "\n".join(lines)
 
@@ -309,7 +311,8 @@ def plot(figures: measuring.Figures) -> None:
                 panel.set_xlabel(f"{unit} of a client in training")
                 panel.set_ylabel("test accuracy (%)")
                 panel.set_title(name)
-                panel.legend(loc="upper left")
+                if column:
+                    panel.legend(loc="upper left")
 
     draw(RESULTS / f"{NAME}.svg", panels, width=10.0, height=3.4 * len(cases), columns=2, rows=len(cases))
 

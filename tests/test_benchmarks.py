@@ -45,6 +45,14 @@ def test_there_is_a_bar_and_something_that_judges_it(name, load):
 
 
 FAR_BEYOND = {
+    "seed_experiment": {
+        "cases": {
+            "diverged": {"compute_ratios": [0.03], "final": 0.1, "share_of_final": 1.0, "split_then": 0.1},
+        },
+        "planned_ratio": 0.03,
+        "quick": False,
+    },
+    "seed_vgg16": {"metered_ratio": 0.0035, "planned_ratio": 0.0036},
     "breast_cancer_auc": {"auc": {"joined": 0.98}, "folds_equal_to_twin": 5, "folds": 5},
     "codec_costs": {
         "sizes": {
