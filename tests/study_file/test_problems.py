@@ -146,7 +146,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
         load_study(tmp_path / "stdy.toml")
     with pytest.raises(StudyError, match="UTF-8"):
         load_study(tmp_path / "study.toml")
-    with pytest.raises(StudyError, match="there is no file"):
+    with pytest.raises(StudyError, match=r"is a folder; name a study.toml"):
         load_study(tmp_path)
 
 
