@@ -175,9 +175,7 @@ def _tick(conductor: Conductor, participant: Participant, ended: threading.Event
         except CutlayerError as error:
             participant.fail(error)
             return
-        except (
-            Exception
-        ) as error:  # in a thread nobody else would notice, and parties would be waited for without end
+        except Exception as error:  # nobody else would notice it in a thread, and all would wait without end
             participant.fail(
                 TransportError(
                     f"the host no longer looks after its parties: {str(error) or type(error).__name__}",
