@@ -53,7 +53,7 @@ class NoPeek(Defence):
     distance: str = "squared"
 
     def __post_init__(self) -> None:
-        self._check("weight", _positive(self.weight), "a number above 0")
+        self._check_positive("weight")
         self._check("distance", self.distance in DISTANCES, " or ".join(map(repr, DISTANCES)))
 
     def misfit(self, place: Place) -> str | None:
@@ -78,9 +78,8 @@ class NoPeek(Defence):
     def _measure(self, table: Tensor, activation: Tensor, moment: Moment) -> None:
         """Note the corrected correlation and that of permuted pairs, with the raw rows' centred ``table`` [B, B]."""
         other = centred_distances(activation, self.distance)
-        order = torch.randperm(
-            len(other), generator=torch.Generator().manual_seed(moment.step)
-        )  # hides nothing
+        chance = torch.Generator().manual_seed(moment.step)  # the step will do: this hides nothing
+        order = torch.randperm(len(other), generator=chance)
         by_chance = correlation_of_centred(table, permuted(other, order.to(other.device)))
         moment.facts.add("distance correlation, corrected", corrected_of_centred(table, other))
         moment.facts.add("distance correlation, permuted pairs", by_chance)
@@ -91,7 +90,3 @@ def _wide(fields: tuple[Tensor, ...]) -> Tensor:
     if len(fields) == 1:
         return fields[0]
     return torch.cat([field.reshape(len(field), -1) for field in fields], dim=1)
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
