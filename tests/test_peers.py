@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,8 +113,11 @@ def test_rows_of_both_workloads(peers, tmp_path):
 def test_a_watched_command_is_alone(tmp_path):
     allowed = [] if os.geteuid() == 0 else ["--map-root-user"]
     own = ["unshare", "--net", "--pid", "--fork", "--mount-proc", *allowed]
-    if sys.platform != "linux" or subprocess.run([*own, "true"], capture_output=True).returncode:
-        pytest.skip("a network of its own needs Linux and root, or unshare allowed to users")
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not here: run on Linux (Debian, Ubuntu: apt install util-linux)")
+    tried = subprocess.run([*own, "true"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"no network of its own ({tried.stderr.strip()}): run as root, or allow user namespaces")
     program = tmp_path / "speak.py"
     program.write_text(
         "import socket\nfrom marks import mark\n"
