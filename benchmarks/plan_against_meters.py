@@ -8,8 +8,10 @@ direction, and the seconds of training by its log. In turn, several times; the m
 Between hosts: 2, 8 and 32 clients with keys of their own train 784-64-10 with a server over mutual TLS and one link
 of 80 ms and 10 Mbit/s (two_hosts.py: network namespaces of this machine; needs Linux and root, and is left out
 elsewhere), and the same program is gone through event by event, with that link and the arithmetic of a rehearsal.
-Seconds of an epoch are compared (the median of all but the first), and bytes and FLOPs of all parties' logs. Likewise
-the steps of two parties that network_wan.py measured and keeps in `results/network_wan.json`.
+Seconds of an epoch are compared (the median of all but the first), and bytes and FLOPs of all parties' logs. TCP's
+congestion control is `reno`, since one that paces, as BBR does, keeps each of several clients at the rate that it had
+last; the events know nothing of that. Likewise the steps of two parties that network_wan.py measured and keeps in
+`results/network_wan.json`.
 
 Ends with 1 if FLOPs or bytes differ at all, or a time by more than 15 %.
 """
@@ -196,7 +198,7 @@ def crowds(asked: argparse.Namespace) -> dict[str, measuring.Figures]:
         return {}
     found = {}
     no_link = contextlib.nullcontext(far_crowd.Ends())
-    with no_link if asked.quick else far_crowd.link(asked.rtt, asked.rate) as ends:
+    with no_link if asked.quick else far_crowd.link(asked.rtt, asked.rate, asked.control) as ends:
         for name in QUICK_CROWDS if asked.quick else CROWDS:
             found[name] = between_hosts(*CROWDS[name], ends, asked)
             _show(f"{name}, between hosts", found[name])
@@ -227,6 +229,11 @@ def main() -> int:
     parser = measuring.parser(__doc__)
     parser.add_argument("--rtt", type=float, default=80.0, metavar="MS")
     parser.add_argument("--rate", type=float, default=10.0, metavar="MBIT/S")
+    parser.add_argument(
+        "--control",
+        default="reno",
+        help="TCP's congestion control; one that paces, as bbr, is slower than is told",
+    )
     far_crowd.add_arguments(parser)
     asked = parser.parse_args()
     measuring.one_thread()
@@ -247,6 +254,7 @@ def main() -> int:
         "crowds": crowds(asked),
         "rtt_ms": asked.rtt,
         "mbit_s": asked.rate,
+        "control": asked.control,
         "max_error": MAX_ERROR,
         "quick": asked.quick,
     }

@@ -146,16 +146,17 @@ class Crowd:
 
 
 @contextlib.contextmanager
-def link(rtt_ms: float, mbit: float) -> Iterator[Ends]:
+def link(rtt_ms: float, mbit: float, control: str) -> Iterator[Ends]:
     """Be two hosts with a link of so many milliseconds there and back, and Mbit/s each way; yield its ends.
 
-    TCP goes on after a pause as it was before, as docs/network-tuning.md advises.
+    TCP goes on after a pause as it was before, as docs/network-tuning.md advises, with the congestion control that is
+    named.
     """
     with TwoHosts(Wire(delay_ms=rtt_ms / 2, mbit=mbit, queue_ms=60_000.0)) as hosts:
         prefixes = tuple(f"ip netns exec {hosts.names[host]}" for host in "ab")
         for prefix in prefixes:
-            setting = "net.ipv4.tcp_slow_start_after_idle=0"
-            subprocess.run([*prefix.split(), "sysctl", "-qw", setting], check=True)
+            settings = ("net.ipv4.tcp_slow_start_after_idle=0", f"net.ipv4.tcp_congestion_control={control}")
+            subprocess.run([*prefix.split(), "sysctl", "-qw", *settings], check=True)
         yield Ends(prefixes[0], prefixes[1], ADDRESSES["a"])
 
 

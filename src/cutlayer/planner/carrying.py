@@ -1,8 +1,9 @@
 """Frames on their way over lines, which those who send at the same time share, piece by piece.
 
 Between each two parties there is a connection of its own, and a line carries a piece of each in turn, as TCP does: none
-waits until another is through. No frame is carried in more than `_PIECES` pieces, so that it does not take long to go
-through large ones.
+waits until another is through. A piece is what a connection sends at once, a window of TCP's: a frame that is no larger
+goes in one, behind those that came before. No frame is carried in more than `_PIECES` pieces, so that it does not take
+long to go through large ones. Congestion controls that pace, as BBR does, spread what they send; that is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 __all__ = ["Agenda", "Carried", "Pipe", "carry"]
 
-_PIECE_BYTES, _PIECES = 16_384, 4
+_PIECE_BYTES, _PIECES = 65_536, 4
 
 Act = Callable[[float], None]
 """What is done at a time; it is told the time."""

@@ -92,15 +92,17 @@ class SplitFed(Attendance):
                     lane = self._lane(graph, calendar, epoch, waiting.popleft(), copied)
                     yield from lend(graph, lane.weights, lane.turn, step, averager)
                     working.append(lane)
-                for lane in list(working):
+                for lane in working:
                     batches = lane.groups.popleft()
                     yield self.step_on(graph, lane.turn, step, batches, frozenset(lane.weights))
                     step += len(batches)
+                # after the steps of all, so that no client's hand-over keeps the server from another's batch
+                for lane in working:
                     if not lane.groups:
-                        working.remove(lane)
                         merged.update(lane.weights)
                         for role, weight in lane.weights.items():
                             yield from return_(graph, [role], lane.turn, step, averager, weight)
+                working = [lane for lane in working if lane.groups]
             for role in copied:
                 if role in merged:
                     party = graph.roles[role].parties[0] if role in server_roles(graph) else averager
