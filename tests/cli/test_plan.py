@@ -79,6 +79,24 @@ def test_a_u_shaped_study_is_planned_as_such_and_fits_a_narrow_terminal(tmp_path
     first = next(line for line in lines if "activation1" in line)
     assert first.split()[0] == "u-shaped"
     assert "In a wider terminal, and with --json: client FLOP forward, " in result.output
-    units = [word for line in lines if line.split()[:1] == ["vanilla"] for word in line.split()]
+    units = [word for line in lines if line.split()[:1] == ["u-shaped"] for word in line.split()]
     assert "MFLOP" in units and "KB" in units  # numbers are in one piece
-    assert "labels stay with the clients" in result.output
+    assert "as the study is: labels stay" in " ".join(result.output.split())
+    assert not any(line.split()[:1] in (["vanilla"], ["*", "vanilla"]) for line in lines)
+
+
+def test_a_topology_that_is_named_is_the_only_one_that_is_advised():
+    shown = run("lenet", *SPEEDS, "--rows", "100", "--clients", "2", "--topology", "u_shaped", "--json")
+    assert shown.exit_code == 0, shown.output
+    told = json.loads(shown.output)
+    assert {one["method"] for one in told["offers"]} == {"u_shaped"} == {told["advised"]["method"]}
+
+
+def test_a_study_is_rehearsed(tmp_path: Path):
+    file = tmp_path / "study.toml"
+    file.write_text(STUDY)
+    words = (str(file), *SPEEDS, "--rehearse", "--schedule", "round_robin")
+    told = json.loads(run(*words, "--json").output)
+    assert 0 < told["rehearsed_seconds"] < 60
+    shown = run(*words)
+    assert "cutlayer simulate trains for about" in " ".join(shown.output.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CutlayerError, StudyError, nearest
+from ..metering.table import human_seconds
 from .screen import console
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ _SPARED = (
 )  # fmt: skip
 """Columns that a narrow terminal does without, the first one first."""
 _WIDE = 1000
+_KEPT = {
+    "u_shaped": "Only U-shaped ways were looked at, as the study is: labels stay. --topology names others.",
+    "multi_hop": "Only ways with several hops were looked at, as the study has them. --topology names others.",
+}
+"""What is said of studies of which a plan keeps the topology."""
 
 
 def plan(
@@ -86,7 +93,8 @@ def plan(
         list[str] | None,
         typer.Option(
             "--topology",
-            help="vanilla, u_shaped or multi_hop at every cut; a study's own unless given; may be repeated.",
+            help="Only vanilla, u_shaped or multi_hop; may be repeated. Unless given: all, or only its own if a study "
+            "has labels that stay, or several hops.",
             metavar="NAME",
         ),
     ] = None,
@@ -113,6 +121,13 @@ def plan(
         float | None,
         typer.Option(help=f"{_LIMIT} It is measured where a study's data are at hand.", metavar="0.8"),
     ] = None,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse",
+            help="Train the study for a moment on noise, and say how long cutlayer simulate takes on this machine.",
+        ),
+    ] = False,
     paper: Annotated[
         str | None,
         typer.Option(help="Work out a paper's tables instead: health-tables or singh.", metavar="NAME"),
@@ -131,7 +146,7 @@ def plan(
     cutlayer plan vgg16 --clients 100 --rows 50000 --epochs 5
     cutlayer plan resnet18 --link 20 --up 5 --latency 40 --client-flops 5e9 --max-client-bytes 1e9
     cutlayer plan model.py:network --input 3,224,224 --topology u_shaped --codec int8
-    cutlayer plan study.toml --max-leakage 0.5 --json
+    cutlayer plan study.toml --max-leakage 0.5 --rehearse
     cutlayer plan lenet --plot plots --goal bytes
     cutlayer plan --paper health-tables
     """  # noqa: D301
@@ -145,6 +160,10 @@ def plan(
     from ..planner import SCHEDULES, Limits, Line
     from ..planner import plan as plan_
 
+    if rehearse and not model.endswith(".toml"):
+        raise StudyError(
+            "only a study can be rehearsed", got=model, todo="name a study.toml, or leave --rehearse out"
+        )
     subject = (
         _from_study(model, shape, tokens)
         if model.endswith(".toml")
@@ -170,7 +189,7 @@ def plan(
         line=Line(mbit=link, up_mbit=up, latency_ms=latency),
         server_line=Line(mbit=server_link, latency_ms=0.0),
         spread=spread,
-        topologies=topologies or (subject.topology,),
+        topologies=topologies or subject.topologies,
         schedules=schedules or tuple(SCHEDULES),
         every=every,
         goal=goal,
@@ -182,22 +201,40 @@ def plan(
             leakage=max_leakage,
         ),
     )
-    _show(made, plot, as_json, own=subject.topology)
+    seconds = _rehearsed(model) if rehearse else None
+    _show(made, plot, as_json, "" if topologies else subject.kept, seconds)
 
 
-def _show(made: Plan, plot: Path | None, as_json: bool, own: str) -> None:
+def _rehearsed(path: str) -> float:
+    """Return how many seconds a simulation of a study file takes on this machine, without reading its data."""
+    from ..planner import Forecast
+    from ..planner import rehearse as rehearse_
+    from ..runtime.cohorts import Cohorts
+    from ..study_file import load_study
+
+    study, holdings = load_study(path).build()
+    rows = Cohorts(study.graph, holdings).rows
+    measured = max((turn.get(split, 0) for turn in rows for split in study.evaluate), default=0)
+    return rehearse_(study, rows=measured or None).simulation(Forecast(study, rows))
+
+
+def _show(made: Plan, plot: Path | None, as_json: bool, kept: str, seconds: float | None) -> None:
     files = made.plot(plot) if plot is not None else []
     if as_json:
-        typer.echo(made.json())
+        typer.echo(
+            json.dumps(made.record() | ({} if seconds is None else {"rehearsed_seconds": seconds}), indent=2)
+        )
         return
     screen = console()
     for table in (made.table(), made.ways()):
         _print(table)
     screen.print(made.text, markup=False)
-    if own == "u_shaped" and made.best is not None and made.best.method != own:
+    if kept:
+        screen.print(kept)
+    if seconds is not None:
         screen.print(
-            "This study is u_shaped: labels stay with the clients. As advised here, clients would send them to the "
-            "server."
+            f"As the study is now, cutlayer simulate trains for about {human_seconds(seconds)} on this machine, as "
+            "rehearsed; reading the data comes on top, and it may stop early."
         )
     for file in files:
         screen.print(f"Plot: {file}", markup=False, soft_wrap=True)
@@ -256,8 +293,6 @@ def _show_paper(word: str, plot: Path | None, as_json: bool) -> None:
 
         files = save_break_even(plot)
     if as_json:
-        import json
-
         typer.echo(json.dumps({"paper": found.title, "figures": dict(found.figures)}, indent=2))
         return
     screen = console()
@@ -286,7 +321,8 @@ class _Subject:
     test_rows: int = 0
     batch_size: int = 64
     epochs: int = 1
-    topology: str = "vanilla"
+    topologies: tuple[str, ...] | None = None
+    kept: str = ""
 
 
 def _made(word: str, shape: str | None, tokens: int | None, settings: list[str] | None) -> _Subject:
@@ -298,7 +334,6 @@ def _made(word: str, shape: str | None, tokens: int | None, settings: list[str] 
 
 def _from_study(path: str, shape: str | None, tokens: int | None) -> _Subject:
     """Return the model of a study file, with its settings, and rows of its data where they are at hand."""
-    from ..planner.places import TOPOLOGIES
     from ..runtime.cohorts import Cohorts
     from ..study_file import load_study
 
@@ -308,7 +343,7 @@ def _from_study(path: str, shape: str | None, tokens: int | None) -> _Subject:
     network, few = file.network()
     study, holdings = file.build()
     dealt = Cohorts(study.graph, holdings).rows
-    label = next(iter(study.graph.losses.values()))
+    label, own = next(iter(study.graph.losses.values())), study.graph.name
     example, labels, shared = _rows_of(holdings, few)
     return _Subject(
         model=network,
@@ -323,7 +358,8 @@ def _from_study(path: str, shape: str | None, tokens: int | None) -> _Subject:
         test_rows=sum(turn.get(split, 0) for turn in dealt for split in study.evaluate),
         batch_size=study.batch_size,
         epochs=study.epochs,
-        topology=study.graph.name if study.graph.name in TOPOLOGIES else "vanilla",
+        topologies=(own,) if own in _KEPT else None,
+        kept=_KEPT.get(own, ""),
     )
 
 

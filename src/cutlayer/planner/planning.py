@@ -123,7 +123,7 @@ def plan(
     line: Line | None = None,
     server_line: Line | None = None,
     spread: float = 0.0,
-    topologies: Sequence[str] = ("vanilla",),
+    topologies: Sequence[str] | None = None,
     schedules: Sequence[str] = tuple(SCHEDULES),
     every: bool = False,
     limits: Limits | None = None,
@@ -151,7 +151,8 @@ def plan(
         line: A client's line: 100 Mbit/s and 10 ms unless given.
         server_line: The server's: 1000 Mbit/s unless given.
         spread: How much clients differ, see `World`.
-        topologies: Of ``vanilla``, ``u_shaped``, ``multi_hop``: at every cut. The others at the best cut.
+        topologies: Of ``vanilla``, ``u_shaped``, ``multi_hop``: only these are worked out, and one of them is advised.
+            Unless given: vanilla at every cut, all at the best.
         schedules: The first is worked out at every cut, all of them at the best.
         every: Work out every topology and schedule at every cut.
         limits: What a client may be asked at most.
@@ -190,7 +191,7 @@ def plan(
     return plan_network(
         network,
         setting,
-        topologies=TOPOLOGIES if every else topologies,
+        topologies=topologies,
         schedules=schedules,
         every=every,
         limits=limits or Limits(),
@@ -203,7 +204,7 @@ def plan_network(
     network: Network,
     setting: Setting,
     *,
-    topologies: Sequence[str],
+    topologies: Sequence[str] | None,
     schedules: Sequence[str],
     every: bool,
     limits: Limits,
@@ -211,16 +212,18 @@ def plan_network(
     leak: bool = True,
 ) -> Plan:
     """Return the plan of a network for a setting; see `plan`."""
-    _check(topologies, schedules, setting, goal)
+    allowed = TOPOLOGIES if topologies is None else topologies
+    _check(allowed, schedules, setting, goal)
     leaks = leakages(network) if leak else {}
     first, *others = schedules
-    offers = list(_offers(network, setting, topologies, schedules if every else [first], leaks))
+    at_cuts = allowed if every or topologies is not None else ["vanilla"]
+    offers = list(_offers(network, setting, at_cuts, schedules if every else [first], leaks))
     best = choose(offers, limits, goal)
     promising = best or choose(offers, Limits(), goal)
     cut = (promising.cut if promising else network.candidates[0].name).split(" + ")[0]
     if promising is not None and not every:
         known = {(o.method, o.schedule, o.cut) for o in offers}
-        for one in _at(network, setting, cut, TOPOLOGIES, [first, *others], leaks):
+        for one in _at(network, setting, cut, allowed, [first, *others], leaks):
             if (one.method, one.schedule, one.cut) not in known:
                 offers.append(one)
         best = choose(offers, limits, goal)
