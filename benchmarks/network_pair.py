@@ -41,6 +41,7 @@ class Work:
         accumulate: Batches to an optimizer step.
         in_flight: How many of them may be under way.
         codec: How what crosses the cut is written, both ways or as the codec says.
+        defences: At the cut, in words.
     """
 
     widths: tuple[int, ...] = ()
@@ -51,12 +52,14 @@ class Work:
     accumulate: int = 1
     in_flight: int = 1
     codec: str = "exact"
+    defences: tuple[str, ...] = ()
 
 
 _FAR = Work(cut="features.2", rows=512, rate=0.01, momentum=0.9)
 _IN_FLIGHT = replace(_FAR, accumulate=8, in_flight=4)
 WORKS = {
     "w": Work(widths=(784, 256, 10)),
+    "w_nopeek": Work(widths=(784, 256, 10), defences=("nopeek:0.1",)),
     "wide": Work(widths=(784, 4096, 10), rows=1_920),
     "thin": Work(widths=(784, 8, 10)),
     "vgg": Work(cut="features.2", rows=3_200, rate=0.01, momentum=0.9),
@@ -67,7 +70,7 @@ WORKS = {
     "far_in_flight_int8": replace(_IN_FLIGHT, codec="int8"),
     "far_in_flight_topk": replace(_IN_FLIGHT, codec="topk:0.1,bfloat16"),
 }
-"""Workload W; the same with 1 MB a cut, with 2 KB a cut; VGG-11 cut after its first block; and cut in its middle,
+"""Workload W; with NoPeek; with 1 MB a cut, with 2 KB a cut; VGG-11 cut after its first block; and cut in its middle,
 with micro-batches in flight; cut after its first block, with micro-batches in flight, a codec, or both."""
 
 
@@ -100,8 +103,9 @@ def study_of(work: Work, epochs: int) -> tuple[Any, Any]:
     sgd = cl.optim.SGD(lr=work.rate, momentum=work.momentum)
     schedule = cl.RoundRobin(accumulate=work.accumulate, in_flight=work.in_flight)
     study = cl.Study(
-        graph=graph, schedule=schedule, optimizer=sgd, batch_size=BATCH, epochs=epochs, evaluate=()
-    )
+        graph=graph, schedule=schedule, optimizer=sgd, batch_size=BATCH, epochs=epochs, evaluate=(),
+        defences=work.defences,
+    )  # fmt: skip
     return study, people
 
 
