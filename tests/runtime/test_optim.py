@@ -88,6 +88,7 @@ def test_specs_print_compare_and_hash_as_they_are_written():
             lambda: optim.SGD(nesterov=True, lr=0.1),
             r"PyTorch refuses SGD\(lr=0.1, nesterov=True\)",
         ),
+        (lambda: optim.SGD(lr="fast"), r"lr of SGD is a number; got 'fast'; expected for example 0.001"),
         (lambda: optim.SGD(params=[]), r"SGD has no setting 'params'"),
         (lambda: optim.StepLR(optimizer=None), r"StepLR has no setting 'optimizer'"),
     ],

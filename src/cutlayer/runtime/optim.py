@@ -195,10 +195,17 @@ def _refuse(name: str, known: list[str]) -> None:
 
 
 def _check_settings(cls: type, settings: dict[str, Any], *, skip: set[str], extra: set[str]) -> None:
-    known = (set(inspect.signature(cls).parameters) - skip) | extra
+    theirs = inspect.signature(cls).parameters
+    known = (set(theirs) - skip) | extra
     for name, value in settings.items():
         if name not in known:
             raise StudyError(f"{cls.__name__} has no setting {name!r}", todo=nearest(name, known))
+        if isinstance(value, str) and name in theirs and isinstance(theirs[name].default, int | float):
+            raise StudyError(
+                f"{name} of {cls.__name__} is a number",
+                got=repr(value),
+                expected=f"for example {theirs[name].default}",
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise StudyError(f"{cls.__name__} needs numbers", got=f"{name}={value}")
 
