@@ -55,7 +55,7 @@ FAR_BEYOND = {
         "planned_ratio": 0.03,
         "quick": False,
     },
-    "seed_vgg16": {"metered_ratio": 0.0035, "planned_ratio": 0.0036},
+    "seed_vgg16": {"metered_ratios": [0.0035], "planned_ratio": 0.0036},
     "breast_cancer_auc": {"auc": {"joined": 0.98}, "folds_equal_to_twin": 5, "folds": 5},
     "codec_costs": {
         "sizes": {
@@ -131,7 +131,9 @@ FAR_BEYOND = {
         ],
         "quick": False,
     },
-    "network_w": {"ratio_to_raw_pair": 0.69, "ratio_to_loop": 0.46, "quick": False},
+    "network_w": {
+        "ratio_to_raw_pair": 0.69, "ratio_to_loop": 0.46, "step_times_with_nopeek": 1.1, "quick": False,
+    },
     "network_wan": {"works": {"w": {"over": 0.06}, "wide": {"over": 0.04}}, "quick": False},
     "nhanes_auc": {
         "auc": {"joined": 0.83, "clinic": 0.81}, "best_alone": "clinic", "folds_equal_to_twin": 5, "folds": 5,
