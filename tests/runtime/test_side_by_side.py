@@ -172,7 +172,7 @@ class BreaksOff(Often):
 
     def _loss(self, step, name, value, rows):
         super()._loss(step, name, value, rows)
-        if step == self.course.calendar.first_step(1) + 5:
+        if step == self.course.calendar.first_step(1) + 7:
             copies = [name for party in self.parties.values() for name in party.live if "#" in name]
             assert self.parties["server"].kept and copies
             raise KeyboardInterrupt
