@@ -58,6 +58,10 @@ BENCHMARKS = (
     Benchmark(name="semi_supervised", bar="52 labels: at least 1 point more with rows that have none, as many bytes"),
     Benchmark(name="label_leak", bar="leak AUC by norm at least 0.9 open, at most 0.6 with max-norm or Marvell"),
     Benchmark(
+        name="disco", bar="sex found with an AUC of 0.85 open, 0.15 less with a filter, at 0.02 of the task's AUC",
+        minutes=5,
+    ),
+    Benchmark(
         name="hijacking", bar="a hijacker's SSIM at least 0.5; both alarms within 2,000 steps, none of 20 false",
         minutes=30,
     ),
