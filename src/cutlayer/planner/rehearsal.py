@@ -27,7 +27,7 @@ from ..graph.parts import Role, TensorSpec
 from ..graph.split_graph import SplitGraph
 from ..metering.events import Ended, Worked
 from ..runtime.party import LocalParty, Runner
-from ..schedules import Parallel
+from ..schedules import Parallel, SplitFed
 from ..schedules.actions import Action
 from ..study import Study
 from .forecast import Forecast
@@ -40,8 +40,9 @@ _COPY = re.compile(r"[#*/:]")
 _INTERRUPTED = 3.0
 """Calls that took as many times the median are those in which the machine did something else."""
 _PARTIES, _JOINED_PARTIES, _JOINED_BATCHES = 2, 32, 8
-"""Of a crowded role, so many take part in a rehearsal; more where a server joins their batches, each with fewer batches
-then: as many as ``_JOINED_BATCHES`` parties would have, since a joint step is not as long as its parts."""
+"""Of a crowded role, so many take part in a rehearsal; more where clients work side by side, each with fewer batches
+then: as many as ``_JOINED_BATCHES`` parties would have. A joint step is not as long as its parts, and many copies of
+weights do not stay in the processor's memory."""
 
 
 class Kind(NamedTuple):
@@ -142,7 +143,7 @@ def rehearse(study: Study, *, batches: int = 4, rows: int | None = None, repeats
     Raises:
         StudyError: The shapes of fields are not known.
     """
-    joined = isinstance(study.schedule, Parallel)
+    joined = isinstance(study.schedule, Parallel | SplitFed)
     graph = _fewer(study.graph, _JOINED_PARTIES if joined else _PARTIES)
     if joined:
         batches = max(1, batches * _JOINED_BATCHES // max(_JOINED_BATCHES, len(graph.turns)))
