@@ -113,12 +113,13 @@ def test_settings_are_checked_and_it_stands_only_where_raw_numbers_are():
     with pytest.raises(StudyError, match=r"distance cannot be that.*'squared' or 'euclidean'"):
         NoPeek(distance="cosine")
     place = Place(cut="a->b", shape=(4,), raw=("x",), labels="target", sent_labels=False, gradient=True)
+    assert "no raw field" in NoPeek().misfit(place)
+    place = dataclasses.replace(place, numbers=("x",))
     assert NoPeek().misfit(place) is None
     assert "not trained" in NoPeek().misfit(dataclasses.replace(place, gradient=False))
-    assert "no raw field" in NoPeek().misfit(dataclasses.replace(place, raw=()))
 
 
-def test_it_is_refused_where_tokens_go_in():
+def test_where_tokens_go_in_it_is_refused_and_noise_is_not():
     tokens = torch.randint(0, 9, (32, 5))
     people = cl.data.arrays(tokens.numpy(), (tokens[:, 0] > 4).long().numpy()).split(
         {"client": "*"}, labels="server"
@@ -127,3 +128,10 @@ def test_it_is_refused_where_tokens_go_in():
     graph = cl.vanilla(model, "1", clients=people)
     with pytest.raises(GraphError, match="'nopeek' cannot stand at this cut: the sender holds no raw field"):
         cl.Study(graph=graph, optimizer=cl.optim.SGD(lr=0.1), batch_size=8, defences=["nopeek"])
+    private = ["dp-sgd:1,1", "gaussian:1,1"]  # which hide whole rows, whatever these are made of
+    study = cl.Study(graph=graph, optimizer=cl.optim.SGD(lr=0.1), batch_size=8, defences=private, evaluate=())
+    told = [e for e in study.simulate(people).events if isinstance(e, Defended)]
+    assert {e.defence.partition(":")[0] for e in told if "deviation added" in e.facts} == {
+        "dp-sgd",
+        "gaussian",
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..graph.defending import label_field, raw_fields
+from ..graph.defending import label_field, raw_numbers
 from ..graph.parts import Cut
 from ..graph.split_graph import SplitGraph
 from .transcript import Sight, Transcript
@@ -44,7 +44,7 @@ def views(graph: SplitGraph) -> list[View]:
     for cut in graph.cuts:
         if cut.kind != "activation":
             continue
-        fields, label = raw_fields(graph, cut), label_field(graph, cut)
+        fields, label = raw_numbers(graph, cut), label_field(graph, cut)
         shared = {(share.field, share.target) for share in graph.shares}
         for kind, role in (("activation", cut.target), ("gradient", cut.source)):
             has = label in graph.roles[role].fields or (label, role) in shared

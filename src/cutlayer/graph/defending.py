@@ -13,7 +13,7 @@ from .parts import Cut, Ref
 if TYPE_CHECKING:
     from .split_graph import SplitGraph
 
-__all__ = ["Defences", "defences_text", "defend", "label_field", "place_of", "raw_fields"]
+__all__ = ["Defences", "defences_text", "defend", "label_field", "place_of", "raw_numbers"]
 
 Defences = (
     str | Defence | Iterable[str | Defence] | Mapping[str, str | Defence | Iterable[str | Defence]] | None
@@ -68,15 +68,24 @@ def place_of(graph: SplitGraph, cut: Cut) -> Place:
     return Place(
         cut=cut.name,
         shape=cut.specs[0].shape if cut.specs[0] is not None else None,
-        raw=raw_fields(graph, cut),
+        raw=_raw(graph, cut),
         labels=holders[0] if holders else "",
         sent_labels=(label, cut.source) in shared,
         gradient=cut.has_gradient,
+        numbers=raw_numbers(graph, cut),
     )
 
 
-def raw_fields(graph: SplitGraph, cut: Cut) -> tuple[str, ...]:
-    """Return the fields of the sender that what crosses is made of, at the sender alone; floating-point ones."""
+def raw_numbers(graph: SplitGraph, cut: Cut) -> tuple[str, ...]:
+    """Return the fields of floating-point numbers, or of a type unknown, that what crosses is made of at the sender."""
+    fields = graph.roles[cut.source].fields
+    return tuple(
+        n for n in _raw(graph, cut) if (spec := fields.get(n)) is None or spec.dtype.is_floating_point
+    )
+
+
+def _raw(graph: SplitGraph, cut: Cut) -> tuple[str, ...]:
+    """Return the fields of the sender that what crosses is made of, at the sender alone."""
     found, behind = dict[str, None](), {cut.producer}
     for name in reversed(graph.order):
         if name not in behind or graph.segments[name].role != cut.source:
@@ -85,9 +94,7 @@ def raw_fields(graph: SplitGraph, cut: Cut) -> tuple[str, ...]:
             if isinstance(ref, Ref):
                 behind.add(ref.segment)
             else:
-                spec = graph.roles[cut.source].fields.get(ref)
-                if spec is None or spec.dtype.is_floating_point:
-                    found[ref] = None
+                found[ref] = None
     return tuple(found)
 
 

@@ -24,6 +24,7 @@ class Place:
         cut: The cut's name.
         shape: Of one row of the first tensor that crosses; None where it is not known.
         raw: Fields that the sender holds and that what crosses is made of.
+        numbers: Those of them that are floating-point numbers; ids of words, say, are not.
         labels: Where the labels of the loss behind the cut are: ``"source"``, ``"target"``, or elsewhere (empty).
         sent_labels: Whether the source sends the labels along.
         gradient: Whether a gradient comes back.
@@ -35,6 +36,7 @@ class Place:
     labels: str
     sent_labels: bool
     gradient: bool
+    numbers: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ class DPSGD(Defence):
         """Return why there is nothing to protect: the segment learns nothing, or not from its party's own rows."""
         if not place.gradient:
             return "no gradient comes back over it, so the segment that sends learns nothing"
-        return None if place.raw else "what crosses is made of no rows of numbers of its sender's own"
+        return None if place.raw else "what crosses is made of no rows of its sender's own"
 
 
 def clipped_sums(samples: Sequence[Tensor], clip: float, rows: int, facts: Facts) -> list[Tensor]:

@@ -21,7 +21,7 @@ from .noise import Noise
 __all__ = ["GaussianNoise", "LaplaceNoise", "NoiseOnly", "clip_rows"]
 
 _Draw = Callable[[Noise, Tensor], Tensor]
-_NOTHING_RAW = "what crosses is made of no rows of numbers of its sender's own"
+_NOTHING_RAW = "what crosses is made of no rows of its sender's own"
 _LEAVES = (
     "labels, ids, what the weights of the sending segment tell, nor properties of a whole group of rows; "
     "it hides a row among other rows that it could have been"

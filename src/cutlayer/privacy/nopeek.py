@@ -58,7 +58,7 @@ class NoPeek(Defence):
 
     def misfit(self, place: Place) -> str | None:
         """Return why not: there must be raw numbers at the sender, and a gradient."""
-        if not place.raw:
+        if not place.numbers:
             return "the sender holds no raw field of floating-point numbers that what leaves is made of"
         return None if place.gradient else "the sender's segment is not trained"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data import Records
 from ..errors import CutlayerError, DataError
-from ..graph.defending import label_field, raw_fields
+from ..graph.defending import label_field, raw_numbers
 from ..graph.parts import Cut, Ref
 from ..privacy import Defence, Facts, Moment, Noise
 from ..privacy.base import acts
@@ -152,7 +152,7 @@ class _Post:
         graph = party.shared.blueprint.graph
         self.party, self.cut = party, cut
         self.label = label_field(graph, cut)
-        self.raw = raw_fields(graph, cut)
+        self.raw = raw_numbers(graph, cut)
         self._secret = party.shared.secret(party.name)
         meter = party.shared.meter
         self._kept = [
