@@ -10,8 +10,8 @@ with 0.02: at 0.05 SplitNN, each batch of which is one client's, came to 43 % in
 clients, seed 0). Costs are means over clients: FLOPs forwards and backwards, by PyTorch's counter, and bytes of frames
 both ways. Accuracy is of the first 2,000 test images.
 
-What was broken off goes on where it was, and some cases alone are kept for the run of all; a case takes about 15
-minutes on a quiet core.
+Three seeds of initial weights, orders and shares. What was broken off goes on where it was, and some cases alone are
+kept for the run of all; a case takes 6 to 14 minutes on a quiet core.
 
     python benchmarks/seed_experiment.py --cifar10 cifar10.npz --clients 100 --rows-by even
     python benchmarks/seed_experiment.py --table     # writes the table into its pages, and the plot
@@ -36,7 +36,7 @@ import measuring
 import torch
 from common import real_images
 from common.drawing import COLOURS, draw
-from common.kept_runs import RESULTS, Kept
+from common.kept_runs import RESULTS, Kept, mean, standard_error
 from common.pages import put
 from torch import nn
 
@@ -273,40 +273,64 @@ def failures(figures: measuring.Figures) -> measuring.Failures:
     return found
 
 
+def by_case(figures: measuring.Figures) -> dict[str, list[measuring.Figures]]:
+    """Return the runs of each case, seed by seed."""
+    found: dict[str, list[measuring.Figures]] = {}
+    for name, case in figures["cases"].items():
+        found.setdefault(name.rpartition(", seed")[0], []).append(case)
+    return found
+
+
 def table(figures: measuring.Figures) -> str:
-    """Return the figures as a table in Markdown."""
+    """Return the figures as a table in Markdown: means over seeds with their standard error, or seed by seed."""
     head = (
         "| case | "
         + " | ".join((SPLIT, FEDAVG, LARGE))
-        + " | FedAvg at 7 times | FedAvg passes 25 % | SplitNN then | same traffic: SplitNN, FedAvg, large-batch |"
+        + " | FedAvg at 7 times | FedAvg passes 25 % at so many times | SplitNN then, of its final "
+        "| same traffic: SplitNN, FedAvg, large-batch |"
     )
     lines = [head, "|---|---|---|---|---|---|---|---|"]
-    for name, case in figures["cases"].items():
-        final, equal = case["final"], case["equal_compute"]
-        passed = case["fedavg_passes"]
-        spent_by_split = case["curves"][SPLIT][-1]["flops"]
-        when = "not by then" if passed is None else f"at {passed / spent_by_split:.2f} times"
-        later = case["curves"][FEDAVG][-1]["score"]
-        same = ", ".join(f"{case['equal_traffic'][method]:.3f}" for method in (SPLIT, FEDAVG, LARGE))
-        lines.append(
-            f"| {name} | {final:.3f} | {equal[FEDAVG]:.3f} | {equal[LARGE]:.3f} | {later:.3f} | {when} "
-            f"| {case['split_then']:.3f}, {case['share_of_final']:.0%} of its final "
-            f"| {same} at {case['common_bytes'] / 1e6:.1f} MB |"
-        )
+    for name, runs in by_case(figures).items():
+        cells = [
+            _told([run["final"] for run in runs]),
+            *(_told([run["equal_compute"][method] for run in runs]) for method in (FEDAVG, LARGE)),
+            _told([run["curves"][FEDAVG][-1]["score"] for run in runs]),
+            ", ".join(map(_when, runs)),
+            ", ".join(f"{run['share_of_final']:.0%}" for run in runs),
+            ", ".join(
+                f"{mean([run['equal_traffic'][method] for run in runs]):.3f}"
+                for method in (SPLIT, FEDAVG, LARGE)
+            )
+            + f" at {mean([run['common_bytes'] for run in runs]) / 1e6:.1f} MB",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _told(scores: list[float]) -> str:
+    more = f" ± {standard_error(scores):.3f}" if len(scores) > 1 else ""
+    return f"{mean(scores):.3f}{more}"
+
+
+def _when(run: measuring.Figures) -> str:
+    """Return at how many times SplitNN's client compute FedAvg passes."""
+    passed = run["fedavg_passes"]
+    return "never" if passed is None else f"{passed / run['curves'][SPLIT][-1]['flops']:.2f}"
+
+
 def plot(figures: measuring.Figures) -> None:
-    """Draw accuracy against client FLOPs and client bytes, a row for each case."""
-    cases = figures["cases"]
+    """Draw accuracy against client FLOPs and client bytes, a row for each case and a line for each seed."""
+    cases = by_case(figures)
 
     def panels(axes: list[Axes]) -> None:
-        for row, (name, case) in enumerate(cases.items()):
+        for row, (name, runs) in enumerate(cases.items()):
             for column, (axis, unit) in enumerate((("flops", "FLOP"), ("bytes", "bytes"))):
                 panel = axes[2 * row + column]
-                for place, (method, points) in enumerate(case["curves"].items()):
-                    costs, scores = [p[axis] for p in points], [100 * p["score"] for p in points]
-                    panel.plot(costs, scores, color=COLOURS[place], marker="o", markersize=3, label=method)
+                for run in runs:
+                    for place, (method, points) in enumerate(run["curves"].items()):
+                        costs, scores = [p[axis] for p in points], [100 * p["score"] for p in points]
+                        label = method if run is runs[0] else None
+                        panel.plot(costs, scores, color=COLOURS[place], marker="o", markersize=3, label=label)
                 panel.set_xscale("log")
                 panel.set_xlabel(f"{unit} of a client in training")
                 panel.set_ylabel("test accuracy (%)")
@@ -321,7 +345,7 @@ def main() -> int:
     """Train, print, and return the exit status."""
     parser = measuring.parser(__doc__)
     real_images.wanted(parser, "cifar10")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--rows-by", nargs="+", choices=list(DEALT), default=list(DEALT))
     parser.add_argument("--table", action="store_true", help="only write table and plot, from the results")
