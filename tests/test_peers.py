@@ -1,14 +1,20 @@
 """The comparison with other projects explains itself, counts rightly, and its programs are what the docs say."""
 
+import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import cutlayer as cl
 
 FOLDER = Path(__file__).parent.parent / "benchmarks" / "peers"
 
@@ -17,7 +23,8 @@ FOLDER = Path(__file__).parent.parent / "benchmarks" / "peers"
 def peers(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     yield lambda name: __import__(name)
-    for name in ("environments", "figures", "rows", "sides", "tables", "watched", "marks"):
+    named = ("circumstances", "environments", "figures", "rows", "run", "sides", "tables", "watched", "marks")
+    for name in (*named, "resnet18_network"):
         sys.modules.pop(name, None)
 
 
@@ -40,6 +47,50 @@ def test_what_users_write_is_there_and_versions_are_pinned(peers):
 def test_cutlayer_stands_beside_every_workload(peers):
     sides = peers("sides").SIDES
     assert {s.work for s in sides} == {s.work for s in sides if s.name == "cutlayer"}
+
+
+def test_every_workload_has_a_title_and_can_be_chosen(peers):
+    sides, run = peers("sides").SIDES, peers("run")
+    assert list(peers("tables").TITLES) == list(dict.fromkeys(side.work for side in sides))
+    found = run.chosen(["TCP"], ["resnet18"])
+    assert [(side.work, side.name) for side in found] == [
+        ("resnet18", "cutlayer"),
+        ("resnet18", "TorchSlicer, TCP"),
+    ]
+    assert run.chosen([], []) == list(sides)
+
+
+def test_resnet18_is_cut_where_torchslicer_cuts_it(peers, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER / "torchslicer")
+    with torch.random.fork_rng(devices=[]):
+        network = peers("resnet18_network").network()
+    children = [name for name, _ in network.named_children()]
+    study = tomllib.loads((FOLDER / "cutlayer" / "resnet18" / "study.toml").read_text(encoding="utf-8"))
+    assert study["graph"]["cut"] == children[math.ceil(len(children) / 2) - 1]
+    assert sum(p.numel() for p in network.parameters()) == 11_173_962
+    pieces = cl.cut_module(network, study["graph"]["cut"], torch.zeros(2, 3, 32, 32), verify=False).pieces
+    assert [piece.outputs for piece in pieces] == [("layer2",), ("fc",)]
+    crossing = pieces[0].module(torch.zeros(2, 3, 32, 32))
+    assert crossing.shape == (2, 128, 16, 16)
+    assert pieces[1].module(crossing).shape == (2, 10)
+
+
+def test_steps_of_resnet18_fill_its_epochs(peers, tmp_path):
+    run = peers("run")
+    assert run.of_epochs("6") == 6
+    for word in ("0", "5"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{word} is not a multiple of 2"):
+            run.of_epochs(word)
+    pixels, labels = np.zeros((200, 32, 32, 3), dtype=np.uint8), np.arange(200) % 10
+    np.savez(tmp_path / "in.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    data = {"w": None, "cifar10": tmp_path / "in.npz"}
+    made = run.archives_in(tmp_path, {"resnet18"}, {"cifar10": 600, "resnet18": 6}, data)
+    assert list(made) == ["resnet18"]
+    with np.load(made["resnet18"]) as kept:
+        assert (len(kept["y_train"]), len(kept["y_test"])) == (192, 128)
+    with pytest.raises(ValueError, match="has 200 images for training, 256 are wanted"):
+        run.archives_in(tmp_path, {"resnet18"}, {"resnet18": 8}, data)
+    assert run.archives_in(tmp_path, {"resnet18"}, {}, {"w": None, "cifar10": None}) == {}
 
 
 def test_speed_is_that_of_all_epochs_but_the_first(peers):
@@ -103,11 +154,11 @@ def test_rows_of_both_workloads(peers, tmp_path):
     pixels = np.full((130, 32, 32, 3), [125, 123, 114], dtype=np.uint8)
     labels = np.arange(130) % 10
     np.savez(tmp_path / "in.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
-    rows.cifar10(tmp_path / "in.npz", tmp_path / "c.npz", 128)
+    rows.cifar10(tmp_path / "in.npz", tmp_path / "c.npz", 128, 100)
     with np.load(tmp_path / "c.npz") as kept:
         assert kept["x_train"].shape == (128, 3, 32, 32)
         assert np.abs(kept["x_train"]).max() < 0.01
-        assert kept["y_test"].shape == (130,)
+        assert kept["y_test"].shape == (100,)
 
 
 def test_a_watched_command_is_alone(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 W_ROWS, W_TESTS = 12_800, 2_000
-CIFAR_TESTS, BATCH = 1_000, 64
+BATCH = 64
 MEAN = np.array([125.3, 123.0, 113.9], dtype=np.float32)
 SPREAD = np.array([63.0, 62.1, 66.7], dtype=np.float32)
 
@@ -31,17 +31,25 @@ def workload_w(mnist: Path | None, out: Path) -> None:
     write(out, x.astype(np.float32) / np.float32(255), y, W_ROWS)
 
 
-def cifar10(path: Path, out: Path, training: int) -> None:
-    """Write images for training and 1,000 for test: float32 [N, 3, 32, 32], standardised as NVFLARE's example does.
+def cifar10(path: Path, out: Path, training: int, tests: int) -> None:
+    """Write images for training and for test: float32 [N, 3, 32, 32], standardised as NVFLARE's example does.
 
     Args:
         path: An archive with x_train, y_train, x_test, y_test (uint8 NHWC).
         out: Where to.
         training: How many images to train on.
+        tests: How many for test.
+
+    Raises:
+        ValueError: If there are fewer for training.
     """
     with np.load(path, allow_pickle=False) as kept:
-        x = np.concatenate([kept["x_train"][:training], kept["x_test"][:CIFAR_TESTS]])
-        y = np.concatenate([kept["y_train"][:training], kept["y_test"][:CIFAR_TESTS]])
+        if len(kept["y_train"]) < training:
+            raise ValueError(
+                f"{path} has {len(kept['y_train'])} images for training, {training} are wanted: fewer steps"
+            )
+        x = np.concatenate([kept["x_train"][:training], kept["x_test"][:tests]])
+        y = np.concatenate([kept["y_train"][:training], kept["y_test"][:tests]])
     x = (x.astype(np.float32) - MEAN) / SPREAD
     write(out, np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, training)
 

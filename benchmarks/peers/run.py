@@ -3,22 +3,26 @@
 Each project is installed in a virtual environment of its own, with pinned versions, in benchmarks/peers/.environments
 (made once; pip must find a build of PyTorch that suits this machine), and used as its documentation says to. What
 its user writes lies in a folder beside this script. One thread a process; each run in a network and among processes of
-its own, so that bytes and memory are its alone; all sides in turn, some rounds. Three workloads:
+its own, so that bytes and memory are its alone; all sides in turn, some rounds. Four workloads:
 
     w         784 -> 256 ReLU | 256 -> 10, batch 64, SGD 0.05, 12,800 rows of MNIST, 5 epochs, 1,000 steps
     breast    FATE's example of a vertical network: 10 + 20 columns of 569 rows, batch 256, Adam 0.01, 50 epochs
     cifar10   the network and the settings of NVFLARE's CIFAR-10 SplitNN: batch 64, SGD 0.01 / 0.9, float16 over the
               cut; as many steps as --steps says, each image seen once
+    resnet18  TorchSlicer's ResNet-18 on CIFAR-10: batch 64, SGD 0.05 / 0.9, weight decay; two epochs on few images,
+              as many steps as --resnet-steps says, of which the first half warms up
 
-    python benchmarks/peers/run.py                       everything, about ten minutes; writes results/peers.json
+    python benchmarks/peers/run.py                       everything, about 25 minutes; writes results/peers.json
                                                          and the tables of docs/peers.md
+    python benchmarks/peers/run.py --work resnet18       some workloads; writes nothing
     python benchmarks/peers/run.py --only NVFLARE        some sides, beside cutlayer; writes nothing
     python benchmarks/peers/run.py --install             make the environments, and no more
     python benchmarks/peers/run.py --others              ask pip for projects that are not measured; keeps its words
     python benchmarks/peers/run.py --table               the tables of the kept figures again, here and in the docs
 
 Needs Linux and root (or `unshare` allowed to users). Rows of MNIST come from CUTLAYER_MNIST, images from
-CUTLAYER_CIFAR10 (see benchmarks/README.md). Without the first, rows are random; without the second, no cifar10.
+CUTLAYER_CIFAR10 (see benchmarks/README.md). Without the first, rows are random; without the second, neither cifar10
+nor resnet18.
 
 Ends with 1 if a side fails, or a peer makes more steps a second than cutlayer.
 """
@@ -32,7 +36,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +45,14 @@ import rows
 from circumstances import circumstances
 from figures import figures_of, lines_of, medians
 from sides import SIDES, Side
-from tables import page_part, place, tables
+from tables import TITLES, page_part, place, tables
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "peers.json"
 PAGE = HERE.parent.parent / "docs" / "peers.md"
-MOST_SECONDS = 420.0
+MOST_SECONDS = 1200.0
+RESNET_EPOCHS = 2
+CIFAR_TESTS, RESNET_TESTS = 1_000, 128
 UNCUT = "one process, uncut"
 UNSHARE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -115,12 +121,19 @@ def _variables(side: Side, work: Path) -> dict[str, str]:
 
 
 def measure(
-    sides: Sequence[Side], rounds: int, steps: int, data: Mapping[str, Path | None]
+    sides: Sequence[Side], rounds: int, steps: Mapping[str, int], data: Mapping[str, Path | None]
 ) -> dict[str, Any]:
-    """Run all sides in turn and return what the results keep."""
+    """Run all sides in turn and return what the results keep.
+
+    Args:
+        sides: The sides.
+        rounds: Rounds of W.
+        steps: Steps of ``cifar10`` and of ``resnet18``.
+        data: The archives of ``w`` and ``cifar10``, where they are given.
+    """
     pythons, failed = installed(sides)
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
-        archives = archives_in(Path(name), steps, data)
+        archives = archives_in(Path(name), {side.work for side in sides}, steps, data)
         able = [s for s in sides if s.work in archives and environment_of(s) in pythons]
         runs = in_turn(able, rounds, pythons, archives, failed)
     kept = [side for side in able if (side.work, side.name) in runs]
@@ -168,14 +181,21 @@ def in_turn(
     return runs
 
 
-def archives_in(folder: Path, steps: int, data: Mapping[str, Path | None]) -> dict[str, Path]:
-    """Write the rows of each workload whose data is there, and return where."""
-    made = {"w": folder / "w.npz", "breast": folder / "breast.npz"}
-    rows.workload_w(data["w"], made["w"])
-    rows.breast(made["breast"])
-    if data["cifar10"] is not None:
-        made["cifar10"] = folder / "cifar10.npz"
-        rows.cifar10(data["cifar10"], made["cifar10"], steps * rows.BATCH)
+def archives_in(
+    folder: Path, works: Set[str], steps: Mapping[str, int], data: Mapping[str, Path | None]
+) -> dict[str, Path]:
+    """Write the rows of each of ``works`` whose data is there, and return where."""
+    images = data["cifar10"]
+    made = {w: folder / f"{w}.npz" for w in works if w in ("w", "breast") or images is not None}
+    if "w" in made:
+        rows.workload_w(data["w"], made["w"])
+    if "breast" in made:
+        rows.breast(made["breast"])
+    if images is not None and "cifar10" in made:
+        rows.cifar10(images, made["cifar10"], steps["cifar10"] * rows.BATCH, CIFAR_TESTS)
+    if images is not None and "resnet18" in made:
+        training = steps["resnet18"] // RESNET_EPOCHS * rows.BATCH
+        rows.cifar10(images, made["resnet18"], training, RESNET_TESTS)
     return made
 
 
@@ -195,21 +215,26 @@ def failures(figures: Mapping[str, Any]) -> list[str]:
             ours = sides["cutlayer"]["steps_per_second"]
             if told["steps_per_second"] > ours:
                 found.append(
-                    f"{work}: {name} makes {told['steps_per_second']:.0f} steps/s, cutlayer {ours:.0f}"
+                    f"{work}: {name} makes {told['steps_per_second']:.3g} steps/s, cutlayer {ours:.3g}"
                 )
     return found
 
 
-def chosen(words: Sequence[str]) -> list[Side]:
-    """Return the sides whose name has one of ``words``, and cutlayer beside them; all if there are none."""
+def chosen(words: Sequence[str], works: Sequence[str]) -> list[Side]:
+    """Return the sides whose name has one of ``words``, and cutlayer beside them; all if there are none.
+
+    Args:
+        words: Parts of names.
+        works: The workloads that are wanted; all if there are none.
+    """
     for word in words:
         if not any(word.lower() in side.name.lower() for side in SIDES):
             sys.exit(
                 f"no side is named like {word!r}; known: {', '.join(dict.fromkeys(s.name for s in SIDES))}"
             )
     wanted = [s for s in SIDES if not words or any(word.lower() in s.name.lower() for word in words)]
-    works = {side.work for side in wanted}
-    return [s for s in SIDES if s in wanted or (s.name == "cutlayer" and s.work in works)]
+    found = {side.work for side in wanted if not works or side.work in works}
+    return [s for s in SIDES if s.work in found and (s in wanted or s.name == "cutlayer")]
 
 
 def kept_results() -> dict[str, Any]:
@@ -223,6 +248,14 @@ def keep(results: Mapping[str, Any]) -> None:
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
+def of_epochs(word: str) -> int:
+    """Return how many steps ``word`` says: an even number, one step or more in each of two epochs."""
+    steps = int(word)
+    if steps < RESNET_EPOCHS or steps % RESNET_EPOCHS:
+        raise argparse.ArgumentTypeError(f"{word} is not a multiple of {RESNET_EPOCHS}, one or more an epoch")
+    return steps
+
+
 def parsed() -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(
@@ -234,8 +267,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=3, help="rounds of w; the others are run once (default: 3)"
     )
-    parser.add_argument("--steps", type=int, default=100, help="steps of cifar10 (default: 100)")
-    parser.add_argument("--quick", action="store_true", help="one round and 5 steps; writes nothing")
+    parser.add_argument("--work", nargs="+", default=[], choices=list(TITLES), help="only these workloads")
+    parser.add_argument("--steps", type=int, default=600, help="steps of cifar10 (default: 600)")
+    parser.add_argument(
+        "--resnet-steps", type=of_epochs, default=20, metavar="STEPS", help="steps of resnet18 (default: 20)"
+    )
+    parser.add_argument("--quick", action="store_true", help="one round and a few steps; writes nothing")
     parser.add_argument("--install", action="store_true", help="make the environments, and no more")
     parser.add_argument("--others", action="store_true", help="ask pip for projects that are not measured")
     parser.add_argument(
@@ -271,13 +308,15 @@ def compare(asked: argparse.Namespace) -> int:
         name: Path(os.environ[variable]).resolve() if os.environ.get(variable) else None
         for name, variable in (("w", "CUTLAYER_MNIST"), ("cifar10", "CUTLAYER_CIFAR10"))
     }
-    rounds, steps = (1, 5) if asked.quick else (asked.rounds, asked.steps)
-    figures = measure(chosen(asked.only), rounds, steps, data)
+    rounds, steps = asked.rounds, {"cifar10": asked.steps, "resnet18": asked.resnet_steps}
+    if asked.quick:
+        rounds, steps = 1, {"cifar10": 5, "resnet18": 2}
+    figures = measure(chosen(asked.only, asked.work), rounds, steps, data)
     missed = failures(figures)
     print(tables(figures))
     for failure in missed:
         print(f"beyond the bar: {failure}")
-    if not asked.quick and not asked.only:
+    if not (asked.quick or asked.only or asked.work):
         figures["others"] = kept_results()["figures"].get("others", {})
         keep({"figures": figures, **around})
         place(kept_results(), PAGE)

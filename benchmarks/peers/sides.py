@@ -11,10 +11,20 @@ _CUTLAYER = ("{scripts}/cutlayer", "local", "{work}/study.toml", "--out", "{work
 _FATE = (
     "--parties", "guest:9999", "host:10000", "--data_dir", "{work}/data", "--log_level", "WARNING", "--rows", "{rows}"
 )  # fmt: skip
-_SLICED = ("sh", "{here}/torchslicer/workload_w.sh", "{python}", "{rows}", "{work}/runs")
-_SLICED_FILES = ("torchslicer/workload_w.py", "torchslicer/worker.py", "torchslicer/workload_w.sh")
+_WORKERS = ("torchslicer/worker.py", "torchslicer/workers.sh")
+_SLICED_W = ("torchslicer/workload_w.py", *_WORKERS)
+_RESNET = "torchslicer/resnet18_network.py"
+_SLICED_RESNET = ("torchslicer/resnet18.py", _RESNET, *_WORKERS)
 
-_PATIENT = {"WORKER_INIT_RPC_TIMEOUT": "60"}  # its 5 s are too few on a machine that is busy
+# its 5 s and 3 s are too few on a machine that is busy
+_PATIENT = {"WORKER_INIT_RPC_TIMEOUT": "60", "HEARTBEAT_TIMEOUT": "60"}
+
+
+def _sliced(driver: str) -> tuple[str, ...]:
+    """Return the command that starts two workers of TorchSlicer and ``driver``."""
+    return (
+        "sh", "{here}/torchslicer/workers.sh", "{python}", f"{{here}}/torchslicer/{driver}", "{rows}", "{work}/runs",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +33,7 @@ class Side:
 
     Attributes:
         name: As the tables call it.
-        work: The workload: ``w``, ``breast`` or ``cifar10``.
+        work: The workload: ``w``, ``breast``, ``cifar10`` or ``resnet18``.
         command: The command; ``{python}`` is its environment's, in the folder ``{scripts}``, ``{rows}`` the archive,
             ``{here}`` this folder, and ``{work}`` one of its own, in which it is started.
         files: What its user writes.
@@ -55,12 +65,12 @@ SIDES = (
         copied=True, log="out/server/log.jsonl", told="two parties over mutual TLS, with snapshots and disclosure logs",
     ),
     Side(
-        name="TorchSlicer, TCP", work="w", command=_SLICED, files=_SLICED_FILES, environment=TORCHSLICER,
+        name="TorchSlicer, TCP", work="w", command=_sliced("workload_w.py"), files=_SLICED_W, environment=TORCHSLICER,
         variables={"TENSOR_TRANSPORT": "tcp", **_PATIENT},
         told="driver and two workers; the driver has rows and labels; no TLS",
     ),
     Side(
-        name="TorchSlicer, gRPC", work="w", command=_SLICED, files=_SLICED_FILES, environment=TORCHSLICER,
+        name="TorchSlicer, gRPC", work="w", command=_sliced("workload_w.py"), files=_SLICED_W, environment=TORCHSLICER,
         variables={"TENSOR_TRANSPORT": "grpc", **_PATIENT},
         told="driver and two workers; the driver has rows and labels; no TLS",
     ),
@@ -94,6 +104,20 @@ SIDES = (
         command=("{python}", "{here}/nvflare/cifar10.py", "{rows}", "{work}/ws"),
         files=("nvflare/cifar10.py", "nvflare/cifar10_network.py"), environment=NVFLARE,
         told="server and two sites of its simulator, TCP, no TLS",
+    ),
+    Side(
+        name="cutlayer", work="resnet18", command=_CUTLAYER, files=("cutlayer/resnet18/study.toml", _RESNET),
+        copied=True, log="out/server/log.jsonl", told="two parties over mutual TLS, with snapshots and disclosure logs",
+    ),
+    Side(
+        name="TorchSlicer, TCP", work="resnet18", command=_sliced("resnet18.py"), files=_SLICED_RESNET,
+        environment=TORCHSLICER, variables={"TENSOR_TRANSPORT": "tcp", **_PATIENT},
+        told="driver and two workers; the driver has rows and labels; no TLS",
+    ),
+    Side(
+        name="TorchSlicer, gRPC", work="resnet18", command=_sliced("resnet18.py"), files=_SLICED_RESNET,
+        environment=TORCHSLICER, variables={"TENSOR_TRANSPORT": "grpc", **_PATIENT},
+        told="driver and two workers; the driver has rows and labels; no TLS",
     ),
 )  # fmt: skip
 """Everybody, by workload, in the order in which they run."""

@@ -12,6 +12,7 @@ TITLES = {
     "w": "Workload W: 784 -> 256 | 256 -> 10, batch 64, 1,000 steps",
     "breast": "FATE's example, breast cancer, 10 + 20 columns, 569 rows, batch 256, 50 epochs",
     "cifar10": "NVFLARE's CIFAR-10 SplitNN, batch 64, float16 over the cut",
+    "resnet18": "TorchSlicer's example, ResNet-18 on CIFAR-10, halved behind its second stage, batch 64",
 }
 HEADS = (
     "", "steps/s", "of cutlayer's", "s to first step", "s in all", "KB a step", "accuracy", "MB (processes)", "lines",
@@ -48,7 +49,7 @@ def page_part(results: Mapping[str, Any]) -> str:
 def _apart(sides: Mapping[str, Any]) -> float:
     """Return by how much of its side's median a round's speed was off at most."""
     medians = [(one["steps_per_second"], one["speeds_of_rounds"]) for one in sides.values()]
-    return max(abs(speed / median - 1) for median, speeds in medians for speed in speeds)
+    return float(max(abs(speed / median - 1) for median, speeds in medians for speed in speeds))
 
 
 def place(results: Mapping[str, Any], page: Path) -> None:

@@ -38,7 +38,7 @@ def main():
     loader = DataLoader(train_set, batch_size=BATCH, shuffle=True)
     config = ts.RunConfig.load()
     config.logging.dir = sys.argv[2]
-    config.checkpoint.enabled = True
+    config.fault_tolerance.enabled = True  # weights of each epoch, which training waits for
     executor = DistributedExecutor(
         discovery=StaticDiscovery(peers=WORKERS), coordinator_addr="127.0.0.1:50054", run_config=config
     )

@@ -17,9 +17,7 @@ class Block(nn.Module):
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
         self.shortcut = nn.Identity()
         if stride > 1:
-            self.shortcut = nn.Sequential(
-                convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x):
         y = self.relu1(self.bn1(self.conv1(x)))
