@@ -28,6 +28,7 @@ DEFENCES = ("marvell:0.4", "noise:1")
 
 def tell(found: list[Verdict]) -> None:
     """Print what each attack got in both settings, beside a guess that saw nothing."""
+    print("\nWhat curious parties get:")
     for one in (verdict for verdict in found if verdict.setting == "open"):
         other = next(v for v in found if v.setting == "defended" and v.attack == one.attack)
         print(f"{one.party}, to {AFTER[one.after]}, by {one.name!r} (a guess: {one.measure} {one.blind:.2f})")
@@ -44,10 +45,9 @@ def setting(name: str, study: cl.Study, people: cl.data.Holdings) -> Setting:
 def main(quick: bool = False) -> cl.Run:
     """Train without and with defences, attack both, and return the run without."""
     people = cl.data.breast_cancer().split({"client": "*"}, rows=cl.data.Deal(n=3), labels="server")
-    model = cl.networks.mlp((30, 16, 8, 1))
-    graph = cl.vanilla(model, cut="activation1", clients=people, loss=nn.BCEWithLogitsLoss())
+    model, loss = cl.networks.mlp((30, 16, 8, 1)), nn.BCEWithLogitsLoss()
     plain = cl.Study(
-        graph=graph,
+        graph=cl.vanilla(model, cut="activation1", clients=people, loss=loss),
         optimizer=cl.optim.Adam(lr=0.01),
         batch_size=32,
         epochs=6 if quick else 8,
@@ -57,7 +57,8 @@ def main(quick: bool = False) -> cl.Run:
     studies = {"open": plain, "defended": dataclasses.replace(plain, defences=DEFENCES, name="defended")}
     runs = {name: study.simulate(people) for name, study in studies.items()}
     for name, run in runs.items():
-        print(f"\n{name}: AUC {run.metrics('test')['auc']:.3f}; what the run itself says, last epoch:")
+        told = ", ".join(f"{metric} {value:.3f}" for metric, value in run.metrics("test").items())
+        print(f"\n{name}: {told}. What the run itself says of its last epoch:")
         for _, cut, _, measure, _, last, _ in run.tables()["protection"].rows:
             print(f"  {measure} at {cut}: {last:.2f}")
     print(f"Equal to the uncut network, bit for bit: {runs['open'].equals(plain.central(people))}\n")
@@ -68,10 +69,9 @@ def main(quick: bool = False) -> cl.Run:
     settings = [setting(name, study, people) for name, study in studies.items()]
     findings = Findings(Path(tempfile.mkdtemp(prefix="cutlayer-audit-")), {"study": plain.digest})
     Audit(Plan(settings=settings, attacks=attacks, rows=128), findings).run()
-    print("\nWhat curious parties get:")
     tell(verdicts(findings.found))
-    known = {attack.word: (attack.adversary, attack.needs, attack.source) for attack in attacks}
-    print(f"The audit's page: {write_page(findings, 'breast cancer', known)}")
+    who = {attack.word: (attack.adversary, attack.needs, attack.source) for attack in attacks}
+    print(f"The audit's page: {write_page(findings, 'breast cancer', who)}")
     return runs["open"]
 
 
