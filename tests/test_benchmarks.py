@@ -48,6 +48,13 @@ def test_there_is_a_bar_and_something_that_judges_it(name, load):
 
 
 FAR_BEYOND = {
+    "disco": {
+        "defences": {
+            name: {"task_auc_lost": {"mean": 0.0}, "found": {"sex": {"better_look": {"auc": auc}}}}
+            for name, auc in (("none", 0.94), ("disco:sex,0.9", 0.9))
+        },
+        "quick": False,
+    },
     "seed_experiment": {
         "cases": {
             "diverged": {"compute_ratios": [0.03], "final": 0.1, "share_of_final": 1.0, "split_then": 0.1},
