@@ -13,6 +13,8 @@ _FATE = (
 )  # fmt: skip
 _WORKERS = ("torchslicer/worker.py", "torchslicer/workers.sh")
 _SLICED_W = ("torchslicer/workload_w.py", *_WORKERS)
+_CIFAR10 = "nvflare/cifar10_network.py"
+_SLICED_CIFAR10 = ("torchslicer/cifar10.py", _CIFAR10, *_WORKERS)
 _RESNET = "torchslicer/resnet18_network.py"
 _SLICED_RESNET = ("torchslicer/resnet18.py", _RESNET, *_WORKERS)
 
@@ -20,11 +22,9 @@ _SLICED_RESNET = ("torchslicer/resnet18.py", _RESNET, *_WORKERS)
 _PATIENT = {"WORKER_INIT_RPC_TIMEOUT": "60", "HEARTBEAT_TIMEOUT": "60"}
 
 
-def _sliced(driver: str) -> tuple[str, ...]:
-    """Return the command that starts two workers of TorchSlicer and ``driver``."""
-    return (
-        "sh", "{here}/torchslicer/workers.sh", "{python}", f"{{here}}/torchslicer/{driver}", "{rows}", "{work}/runs",
-    )  # fmt: skip
+def _sliced(driver: str, folder: str = "{here}/torchslicer") -> tuple[str, ...]:
+    """Return the command that starts two workers of TorchSlicer and ``driver``, which lie in ``folder``."""
+    return ("sh", f"{folder}/workers.sh", "{python}", f"{folder}/{driver}", "{rows}", "{work}/runs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,18 @@ SIDES = (
     Side(
         name="NVFLARE Collab", work="cifar10",
         command=("{python}", "{here}/nvflare/cifar10.py", "{rows}", "{work}/ws"),
-        files=("nvflare/cifar10.py", "nvflare/cifar10_network.py"), environment=NVFLARE,
+        files=("nvflare/cifar10.py", _CIFAR10), environment=NVFLARE,
         told="server and two sites of its simulator, TCP, no TLS",
+    ),
+    Side(
+        name="TorchSlicer, TCP", work="cifar10", command=_sliced("cifar10.py", "{work}"), files=_SLICED_CIFAR10,
+        copied=True, environment=TORCHSLICER, variables={"TENSOR_TRANSPORT": "tcp", **_PATIENT},
+        told="driver and two workers; the driver has rows and labels; no TLS; float32 over the cut",
+    ),
+    Side(
+        name="FATE", work="cifar10", command=("{python}", "{work}/cifar10.py", *_FATE),
+        files=("fate/cifar10.py", _CIFAR10), copied=True, environment=FATE,
+        told="guest and host of a standalone deployment, which meet in a database on disk; float32 over the cut",
     ),
     Side(
         name="cutlayer", work="resnet18", command=_CUTLAYER, files=("cutlayer/resnet18/study.toml", _RESNET),
