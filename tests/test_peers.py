@@ -24,7 +24,7 @@ def peers(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     yield lambda name: __import__(name)
     named = ("circumstances", "environments", "figures", "rows", "run", "sides", "tables", "watched", "marks")
-    for name in (*named, "resnet18_network"):
+    for name in (*named, "resnet18_network", "cifar10_network", "model"):
         sys.modules.pop(name, None)
 
 
@@ -73,6 +73,26 @@ def test_resnet18_is_cut_where_torchslicer_cuts_it(peers, monkeypatch):
     crossing = pieces[0].module(torch.zeros(2, 3, 32, 32))
     assert crossing.shape == (2, 128, 16, 16)
     assert pieces[1].module(crossing).shape == (2, 10)
+
+
+def test_cifar10_is_the_same_network_for_everybody_and_has_two_halves(peers, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER / "nvflare")
+    monkeypatch.syspath_prepend(FOLDER / "cutlayer" / "cifar10")
+    with torch.random.fork_rng(devices=[]):
+        halves, whole = peers("cifar10_network"), peers("model").network()
+        shared = torch.nn.Sequential(halves.bottom(), halves.top())
+    assert repr(shared) == repr(whole)
+    assert shared[0](torch.zeros(2, 3, 32, 32)).shape == (2, 4096)
+    sides = [side for side in peers("sides").SIDES if side.work == "cifar10"]
+    assert [side.name for side in sides] == ["cutlayer", "NVFLARE Collab", "TorchSlicer, TCP", "FATE"]
+    assert all("nvflare/cifar10_network.py" in side.files for side in sides[1:])
+
+
+def test_what_is_started_in_a_sides_own_folder_is_copied_there(peers):
+    for side in peers("sides").SIDES:
+        names = {Path(file).name for file in side.files} if side.copied else set()
+        started = [word for word in side.command if word.endswith((".py", ".sh", ".toml"))]
+        assert {Path(word).name for word in started if word.startswith("{work}")} <= names
 
 
 def test_steps_of_resnet18_fill_its_epochs(peers, tmp_path):

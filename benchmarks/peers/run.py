@@ -8,11 +8,11 @@ its own, so that bytes and memory are its alone; all sides in turn, some rounds.
     w         784 -> 256 ReLU | 256 -> 10, batch 64, SGD 0.05, 12,800 rows of MNIST, 5 epochs, 1,000 steps
     breast    FATE's example of a vertical network: 10 + 20 columns of 569 rows, batch 256, Adam 0.01, 50 epochs
     cifar10   the network and the settings of NVFLARE's CIFAR-10 SplitNN: batch 64, SGD 0.01 / 0.9, float16 over the
-              cut; as many steps as --steps says, each image seen once
+              cut (TorchSlicer and FATE: float32); as many steps as --steps says, each image seen once
     resnet18  TorchSlicer's ResNet-18 on CIFAR-10: batch 64, SGD 0.05 / 0.9, weight decay; two epochs on few images,
               as many steps as --resnet-steps says, of which the first half warms up
 
-    python benchmarks/peers/run.py                       everything, about 25 minutes; writes results/peers.json
+    python benchmarks/peers/run.py                       everything, about 27 minutes; writes results/peers.json
                                                          and the tables of docs/peers.md
     python benchmarks/peers/run.py --work resnet18       some workloads; writes nothing
     python benchmarks/peers/run.py --only NVFLARE        some sides, beside cutlayer; writes nothing
@@ -268,7 +268,7 @@ def parsed() -> argparse.Namespace:
         "--rounds", type=int, default=3, help="rounds of w; the others are run once (default: 3)"
     )
     parser.add_argument("--work", nargs="+", default=[], choices=list(TITLES), help="only these workloads")
-    parser.add_argument("--steps", type=int, default=600, help="steps of cifar10 (default: 600)")
+    parser.add_argument("--steps", type=int, default=300, help="steps of cifar10 (default: 300)")
     parser.add_argument(
         "--resnet-steps", type=of_epochs, default=20, metavar="STEPS", help="steps of resnet18 (default: 20)"
     )

@@ -11,7 +11,7 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 TITLES = {
     "w": "Workload W: 784 -> 256 | 256 -> 10, batch 64, 1,000 steps",
     "breast": "FATE's example, breast cancer, 10 + 20 columns, 569 rows, batch 256, 50 epochs",
-    "cifar10": "NVFLARE's CIFAR-10 SplitNN, batch 64, float16 over the cut",
+    "cifar10": "NVFLARE's CIFAR-10 SplitNN, batch 64, float16 over the cut (TorchSlicer and FATE: float32)",
     "resnet18": "TorchSlicer's example, ResNet-18 on CIFAR-10, halved behind its second stage, batch 64",
 }
 HEADS = (

@@ -35,7 +35,7 @@ class Marks(TrainerCallback):  # for marks only
 def arguments():
     return TrainingArguments(
         num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH, no_cuda=True,
-        disable_tqdm=True,
+        disable_tqdm=True, max_grad_norm=0,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from cifar10_network import bottom, top
+from fate.arch.config import cfg
 from fate.arch.launchers.argparser import HfArgumentParser
 from fate.arch.launchers.multiprocess_launcher import launch
 from fate.ml.nn.hetero.hetero_nn import HeteroNNTrainerGuest, HeteroNNTrainerHost, TrainingArguments
@@ -18,6 +19,7 @@ from torch.utils.data import TensorDataset
 from transformers import TrainerCallback  # for marks only
 
 EPOCHS, BATCH = 1, 64
+WHOLE = {"federation.split_large_object.max_message_size": 4_194_304}  # bytes; an activation has 1,048,576
 
 
 @dataclass
@@ -69,7 +71,9 @@ def run(ctx):
     torch.set_num_threads(1)
     asked = HfArgumentParser(Rows).parse_args_into_dataclasses(return_remaining_strings=True)[0]
     with np.load(asked.rows) as kept:
-        (guest if ctx.is_on_guest else host)(ctx, dict(kept))
+        rows = dict(kept)
+    with cfg.temp_override(WHOLE):
+        (guest if ctx.is_on_guest else host)(ctx, rows)
 
 
 if __name__ == "__main__":
