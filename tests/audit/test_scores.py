@@ -128,3 +128,17 @@ def test_what_does_not_belong_together_is_told():
         scores.label_accuracy(torch.zeros(3), torch.zeros(2))
     with pytest.raises(DataError, match="at least one row"):
         scores.score_inputs(torch.zeros(0, 4), torch.zeros(0, 4), low=0, high=1)
+
+
+def test_luck_reaches_further_with_few_rows_as_the_rank_sum_says():
+    for few, many in ((8, 56), (80, 560)):
+        truth = torch.cat([torch.ones(few), torch.zeros(many)]).long()
+        values = torch.rand(few + many, generator=torch.Generator().manual_seed(few))
+        luck = scores.reached_by_chance(None, values, truth, seed=1)["leak_auc"]
+        deviation = math.sqrt((few + many + 1) / (12 * few * many))
+        assert abs(luck - 0.5 - 1.645 * deviation) < 0.4 * deviation
+        assert luck == scores.reached_by_chance(None, values, truth, seed=1)["leak_auc"]
+    right = scores.reached_by_chance(truth, truth.double(), truth, seed=1)
+    assert right["label_accuracy"] < 0.85 and right["leak_auc"] < 0.6
+    alike = scores.reached_by_chance(None, torch.zeros(len(truth)), truth, seed=1)
+    assert alike == {"leak_auc": 0.5}

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..seeds import generator
 from .base import Attack, Guess, Knowledge, OnProgress
 from .learning import applied, classifier, fit, frozen, seeded
 from .transcript import Transcript
@@ -77,14 +76,13 @@ class AttributeInference(Attack):
         return Guess(at=at, labels=chances.argmax(1), scores=scores)
 
     def blind(self, guess: Guess, known: Knowledge, seed: int) -> Guess:
-        """Return the commonest value of the attribute, and scores by chance."""
+        """Return the commonest value of the attribute, and the same score for all."""
         commonest = _told(known).mode().values
-        chance = torch.from_numpy(generator(seed, "audit", "blind").random(len(guess.at)))
         return Guess(
             at=guess.at,
             labels=commonest.expand(len(guess.at)).long().clone(),
-            scores=chance if guess.scores is not None else None,
-            note="the commonest value of the attribute; scores by chance",
+            scores=torch.zeros(len(guess.at)) if guess.scores is not None else None,
+            note="the commonest value of the attribute",
         )
 
 

@@ -30,7 +30,7 @@ from .findings import Finding, Findings, Trained
 from .hijacking import Hijacker, Hijacking
 from .knowing import Given, Scene, known_at
 from .pictures import save_pictures
-from .scores import independent_classifier, score_inputs, score_labels
+from .scores import independent_classifier, reached_by_chance, score_inputs, score_labels
 from .transcript import Sight, together, watch
 from .truth import Truth
 from .views import View, last_seen, views
@@ -244,7 +244,7 @@ class _Trial:
         self, attack: str, after: str, guess: Guess, blind: Guess, sights: list[Sight], known: Knowledge, took: float,
         attribute: str = "",
     ) -> Finding:  # fmt: skip
-        view, truth, pictures = self._view, self._scene.truth, {}
+        view, truth, pictures, chance = self._view, self._scene.truth, {}, {}
         if after == "inputs":
             rows = truth.rows(sights, view.field)[guess.at]
             labels = truth.rows(sights, view.label)[guess.at].reshape(-1).long() if known.classes else None
@@ -262,13 +262,14 @@ class _Trial:
                 )
         else:
             right = self._right(after, guess, sights, known, attribute)
+            positive = None if after == "labels" else 1
             scores, guessed = (
-                score_labels(one.labels, one.scores, right, None if after == "labels" else 1)
-                for one in (guess, blind)
+                score_labels(one.labels, one.scores, right, positive) for one in (guess, blind)
             )
+            chance = reached_by_chance(guess.labels, guess.scores, right, positive, seed=self._seed)
         return self._finding(
-            attack, after, scores=scores, blind=guessed, rows=len(guess.at), note=guess.note, seconds=took,
-            pictures=pictures,
+            attack, after, scores=scores, blind=guessed, chance=chance, rows=len(guess.at), note=guess.note,
+            seconds=took, pictures=pictures,
         )  # fmt: skip
 
     def _right(

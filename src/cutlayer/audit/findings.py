@@ -64,6 +64,7 @@ class Finding:
         after: What it was after: inputs, labels, members, attribute.
         scores: How well it did, by measure; empty where it was not tried.
         blind: How well a guess does that saw nothing.
+        chance: What the attack's own guesses reach by luck, once in twenty; empty where that was not tried.
         rows: On how many rows.
         note: How it went, in words.
         skipped: Why it was not tried; empty if it was.
@@ -79,6 +80,7 @@ class Finding:
     after: str
     scores: Mapping[str, float] = field(default_factory=dict)
     blind: Mapping[str, float] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
     note: str = ""
     skipped: str = ""

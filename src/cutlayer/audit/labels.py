@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..seeds import generator, stream
+from ..seeds import stream
 from .base import Attack, Guess, Knowledge, OnProgress
 from .learning import applied, classifier, fit, seeded
 from .transcript import Transcript, stacked
@@ -41,11 +41,10 @@ class LabelAttack(Attack):
         return None if seen.sights(self.sees, training=True) else f"no {self.sees} was seen in training"
 
     def blind(self, guess: Guess, known: Knowledge, seed: int) -> Guess:
-        """Return the commonest label, and scores by chance."""
-        chance = torch.from_numpy(generator(seed, "audit", "blind").random(len(guess.at)))
+        """Return the commonest label, and the same score for all."""
         labels = torch.full((len(guess.at),), known.blind_label()) if guess.labels is not None else None
-        scores = chance if guess.scores is not None else None
-        return Guess(at=guess.at, labels=labels, scores=scores, note="the commonest label; scores by chance")
+        scores = torch.zeros(len(guess.at)) if guess.scores is not None else None
+        return Guess(at=guess.at, labels=labels, scores=scores, note="the commonest label")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..errors import DataError, StudyError
 from ..privacy.distance import corrected_distance_correlation, distance_correlation
 from ..privacy.leaks import area_under_curve
+from ..seeds import generator
 from .learning import applied, classifier, fit, seeded
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "peak_signal_to_noise",
     "purity",
     "r_squared",
+    "reached_by_chance",
     "reclassified",
     "score_inputs",
     "score_labels",
@@ -32,6 +34,7 @@ __all__ = [
 
 _LEAST_ERROR = 1e-10
 _MOST_PAIRS = 256
+_PERMUTATIONS = 200
 
 
 def score_inputs(
@@ -93,6 +96,29 @@ def score_labels(
     if auc is not None:
         found["leak_auc"] = auc
     return found
+
+
+def reached_by_chance(
+    labels: Tensor | None, scores: Tensor | None, truth: Tensor, positive: int | None = None, *, seed: int
+) -> dict[str, float]:
+    """Return what the same guesses score at most, 19 times of 20, where they have nothing to do with the rows.
+
+    A permutation test: the scores of `score_labels` for the truth in `_PERMUTATIONS` random orders, and the value that
+    95 % of them do not exceed. Few rows, or a rare class, are told by luck further than many.
+
+    Args:
+        labels: What an attack believes [N].
+        scores: The more, the likelier the rarer of two classes [N].
+        truth: What they are [N].
+        positive: The class that the scores should tell; without, the rarer.
+        seed: Of the orders.
+    """
+    chance, by_measure = generator(seed, "audit", "by chance"), dict[str, list[float]]()
+    for _ in range(_PERMUTATIONS):
+        order = torch.from_numpy(chance.permutation(len(truth)))
+        for name, value in score_labels(labels, scores, truth[order], positive).items():
+            by_measure.setdefault(name, []).append(value)
+    return {name: float(np.quantile(values, 0.95)) for name, values in by_measure.items()}
 
 
 def mean_squared_error(guess: Tensor, truth: Tensor) -> float:

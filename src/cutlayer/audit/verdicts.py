@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Verdict:
         score: Its mean over the seeds.
         deviation: Its standard deviation over the seeds; 0 with one.
         blind: What a guess gets that saw nothing, the mean over the seeds.
+        chance: What the attack's guesses get by luck, once in twenty; what is not above it counts for nothing.
         share: How far it got from a blind guess to all there is, 0 to 1.
         word: The same in words.
         seeds: How many.
@@ -72,6 +74,7 @@ class Verdict:
     score: float
     deviation: float
     blind: float
+    chance: float
     share: float
     word: str
     seeds: int
@@ -125,7 +128,11 @@ def _verdict(group: Sequence[Finding]) -> Verdict:
     measure = main_measure(first.after, set.intersection(*(set(one.scores) for one in group)))
     score, deviation = spread([one.scores[measure] for one in group])
     blind = statistics.fmean([one.blind.get(measure, 0.0) for one in group])
-    share = min(1.0, max(0.0, (score - blind) / (1 - blind))) if blind < 1 else 0.0
+    luck = statistics.fmean([one.chance.get(measure, blind) for one in group])
+    chance = blind + (luck - blind) / math.sqrt(
+        len(group)
+    )  # luck of several seeds is less, as that of any mean
+    share = min(1.0, max(0.0, (score - blind) / (1 - blind))) if score > chance and blind < 1 else 0.0
     others = {
         name: (
             statistics.fmean([one.scores[name] for one in group if name in one.scores]),
@@ -144,6 +151,7 @@ def _verdict(group: Sequence[Finding]) -> Verdict:
         score=score,
         deviation=deviation,
         blind=blind,
+        chance=chance,
         share=share,
         word=next(word for least, word in _WORDS if share >= least),
         seeds=len(group),
