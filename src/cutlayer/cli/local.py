@@ -68,8 +68,7 @@ def local(
 
     quick_start()
     torch.set_num_threads(threads)
-    built, holdings = file.build()
-    _prepare(file, built, folder)
+    built = _prepared(file, folder)
     members = _members(file, built, folder, threads)
     folders = {member.party: folder / member.party for member in members}
     try:
@@ -87,7 +86,7 @@ def local(
             shutil.rmtree(folder / _KEYS, ignore_errors=True)
     _say(f"Each party's log, disclosure log and half of the network lie in {folder}/PARTY.")
     if compare:
-        _compare(built, holdings, folders)
+        _compare(built, file.holdings(), folders)
     else:
         same = f"cutlayer simulate {study} --threads {threads}"
         _say(f"`{same}` gives the same weights, bit for bit; --compare checks it.")
@@ -104,10 +103,11 @@ def _run(members: list[Member], folders: Mapping[str, Path], threads: int, title
     ending(members, dict(folders), view)
 
 
-def _prepare(file: StudyFile, study: Study, folder: Path) -> None:
-    """Deal the data, or find those of the rehearsal that goes on; make new keys."""
+def _prepared(file: StudyFile, folder: Path) -> Study:
+    """Return the study; deal the data, or find those of the rehearsal that goes on, and make new keys."""
     from ..keys import Authority
 
+    study, holdings = file.build()
     mark = folder / _MARK
     if folder.exists() and not mark.exists() and any(folder.iterdir()):
         raise StudyError(
@@ -127,7 +127,7 @@ def _prepare(file: StudyFile, study: Study, folder: Path) -> None:
             shutil.rmtree(folder / _DEALT, ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
             mark.write_text(json.dumps(study.parts, indent=1) + "\n", encoding="utf-8")
-            file.deal(folder / _DEALT)
+            file.deal(folder / _DEALT, (study, holdings))
         shutil.rmtree(folder / _KEYS, ignore_errors=True)
         shutil.rmtree(folder / _OUTPUT, ignore_errors=True)
     except (OSError, ValueError) as error:
@@ -137,6 +137,7 @@ def _prepare(file: StudyFile, study: Study, folder: Path) -> None:
     authority = Authority.create(folder / _KEYS / "authority", f"rehearsal of {study.name}", days=30)
     for party in study.graph.parties:
         authority.issue(party.name, folder / _KEYS / party.name, hosts=["localhost", "127.0.0.1"], days=30)
+    return study
 
 
 def _members(file: StudyFile, study: Study, folder: Path, threads: int) -> list[Member]:

@@ -35,16 +35,10 @@ _SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 }
 
 
-def study_of(file: StudyFile, people: Placement, functions: Functions | None = None) -> Study:
-    """Return the study.
-
-    Args:
-        file: What it says.
-        people: Who takes part and what the shapes are.
-        functions: Where models come from; knows afterwards which files were executed.
-    """
+def study_of(file: StudyFile, people: Placement) -> Study:
+    """Return the study that the file describes, of these people and shapes."""
     tables = file.tables
-    functions = functions or Functions(file.path.parent, tables.study.seed)
+    functions = Functions(file.path.parent, tables.study.seed)
     graph = graph_of(file, people, functions)
     with in_table(file, "early_stopping"):
         stopping = EarlyStopping(**tables.early_stopping.model_dump()) if tables.early_stopping else None

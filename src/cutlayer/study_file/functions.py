@@ -20,7 +20,7 @@ from torch import nn
 from ..errors import CutlayerError, StudyError, nearest
 from ..graph import networks
 from ..seeds import stream
-from .code import code_digests, is_beside, with_imports
+from .code import code_digests, is_beside
 from .words import Call
 
 __all__ = ["Functions"]
@@ -43,11 +43,6 @@ class Functions:
     def code(self) -> dict[str, str]:
         """SHA-256 (hex) by path of every file executed so far, with the files beside it that it imports."""
         return code_digests(self.folder, self._files)
-
-    @property
-    def files(self) -> set[Path]:
-        """The files of which :attr:`code` is made."""
-        return {path for file in self._files for path in with_imports(file)}
 
     def make(self, call: Call, *place: str, input_shape: tuple[int, ...] | None = None) -> nn.Module:
         """Call a function that returns a module, seeded with ``stream(seed, "model", *place)``.

@@ -85,18 +85,19 @@ class StudyFile:
         table = self.tables.study.model_copy(update={"device": device})
         return replace(self, tables=self.tables.model_copy(update={"study": table}))
 
-    def deal(self, out: str | Path) -> dict[str, Path]:
+    def deal(self, out: str | Path, built: tuple[Study, Holdings] | None = None) -> dict[str, Path]:
         """Write a folder for each party, with all that it needs to join, and return them by party.
 
         Args:
             out: A folder that is not there yet, or empty.
+            built: What `build` returned, so that data are not read again.
 
         Raises:
             CutlayerError: The pooled data are not here, ``out`` is in use, model code lies elsewhere.
         """
         from .rehearsal import deal_out
 
-        return deal_out(self, Path(out))
+        return deal_out(self, Path(out), built)
 
     def network(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """Return the uncut model and a few rows of its inputs.

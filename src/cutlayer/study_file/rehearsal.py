@@ -8,25 +8,24 @@ from typing import TYPE_CHECKING
 
 from ..data import Holdings, PartyData
 from ..errors import DataError, StudyError
-from .building import study_of
-from .dealing import is_at_hand, pooled
-from .functions import Functions
-from .people import cast_of
+from .dealing import is_at_hand
 from .records_file import RECORDS, write_records
 
 if TYPE_CHECKING:
     from ..graph import SplitGraph
+    from ..study import Study
     from .reading import StudyFile
 
 __all__ = ["deal_out", "field_lines", "party_lines"]
 
 
-def deal_out(file: StudyFile, out: Path) -> dict[str, Path]:
+def deal_out(file: StudyFile, out: Path, built: tuple[Study, Holdings] | None = None) -> dict[str, Path]:
     """Write a folder for each party and return them by name.
 
     Args:
         file: The study, whose pooled data are at hand.
         out: A folder that is not there yet, or empty.
+        built: What `StudyFile.build` returned, where it was called.
 
     Raises:
         StudyError: The pooled data are not here, ``out`` is in use, model code lies outside the study's folder.
@@ -35,12 +34,11 @@ def deal_out(file: StudyFile, out: Path) -> dict[str, Path]:
         raise StudyError("the data to deal are not here", todo="correct path in [data]")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out} is in use", todo="name a new folder, or an empty one")
-    holdings = pooled(file)
-    functions = Functions(file.path.parent, file.tables.study.seed)
-    graph = study_of(file, cast_of(file, holdings), functions).graph
+    study, holdings = built or file.build()
+    graph = study.graph
     text = _text(file, graph, holdings)
     root = file.path.parent.resolve()
-    code = [_inside(path, root) for path in sorted(functions.files)]
+    code = [_inside((root / path).resolve(), root) for path in study.code]
     own = {party.name: party for party in holdings.parties}
     folders = {party.name: out / party.name for party in graph.parties}
     try:
