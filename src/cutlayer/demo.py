@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from torch import nn
 from .data import NHANES_INSTITUTIONS, Holdings, Source, nhanes
 from .graph.split_graph import SplitGraph
 from .graph.topologies import vertical
-from .metering.events import Noted
+from .metering.events import Computed, Noted, Traffic
+from .metering.table import human_bytes, human_flops
 from .report.telling import told_of_labels
 from .run import Run
 from .runtime import optim
@@ -123,12 +125,12 @@ def run_demo(out: Path, *, quick: bool = False, console: Console | None = None) 
     if run is None:  # pragma: no cover  (there is always a first fold)
         raise RuntimeError("no fold was trained")
     _note(run, findings, len(folds))
-    screen.print(run.summary())
     _conclude(screen, findings, len(folds))
     _tell_who_saw_what(screen, run)
     path = run.report()
     screen.print(
-        f"Log, plots and report.html are in [bold]{folder}[/bold]. Took {time.perf_counter() - began:.0f} s."
+        f"The report has tables of all that crossed and was computed. It, log and plots are in [bold]{folder}[/bold]. "
+        f"Took {time.perf_counter() - began:.0f} s."
     )
     return path
 
@@ -235,22 +237,39 @@ def _spread(values: list[float]) -> str:
 
 
 def _tell_who_saw_what(screen: Console, run: Run) -> None:
-    graph = run.graph
-    table = Table(title="What left each party, and what did not", title_justify="left")
-    for column in ("party", "left, in every batch", "never left"):
+    """Print what left each party by cut and direction, in all of the first fold, and what it computed."""
+    graph, sent, flops = run.graph, Counter[tuple[str, str]](), Counter[str]()
+    for event in run.events:
+        if isinstance(event, Traffic):
+            sent[event.sender, event.receiver] += event.frame_bytes
+        elif isinstance(event, Computed):
+            flops[event.party] += event.flops
+    table = Table(title="What left each party in the first fold, and what did not", title_justify="left")
+    for column in ("party", "left, over each cut", "never left"):
         table.add_column(column)
+    for column in ("compute", "parameters"):
+        table.add_column(column, justify="right")
     for role in graph.roles.values():
         out = [
-            f"{', '.join(map(str, cut.specs))} of activations to {cut.target}"
+            f"{', '.join(map(str, cut.specs))} activations to {cut.target}: {human_bytes(sent[role.name, cut.target])}"
             for cut in graph.cuts_from(role.name)
         ]
         out += [
-            f"gradients of the same shape to {cut.source}"
+            f"gradients to {cut.source}: {human_bytes(sent[role.name, cut.source])}"
             for cut in graph.cuts_into(role.name)
             if cut.has_gradient
         ]
         stays = ["records" if name == "x" else "labels" for name in role.fields]
-        table.add_row(role.parties[0], "\n".join(out), f"{', '.join(stays)}, ids, weights")
+        weights = sum(
+            weight.numel()
+            for s in graph.segments.values()
+            if s.role == role.name
+            for weight in s.module.parameters()
+        )
+        table.add_row(
+            role.parties[0], "\n".join(out), f"{', '.join(stays)}, ids, weights",
+            human_flops(flops[role.parties[0]]), f"{weights:,}",
+        )  # fmt: skip
     screen.print(table)
     if told := told_of_labels(run.events):
         screen.print(f"[bold]{told.title}.[/bold] {told.text}", highlight=False)
