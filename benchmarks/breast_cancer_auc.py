@@ -11,11 +11,11 @@ Ends with 1 if the mean AUC is below 0.99, or if in any fold any weight differs 
 
 from __future__ import annotations
 
-import statistics
 import sys
 
 import measuring
 import torch
+from common.folds import over_folds, show
 from torch import nn
 
 import cutlayer as cl
@@ -63,26 +63,6 @@ def fold_figures(fold: Source) -> dict[str, float]:
     return figures
 
 
-def measure(folds: int) -> measuring.Figures:
-    """Return mean and spread of each AUC over the first ``folds`` of five folds."""
-    found: list[dict[str, float]] = []
-    for number, fold in enumerate(cl.data.breast_cancer(test=0).folds(5)):
-        if number == folds:
-            break
-        found.append(fold_figures(fold))
-        told = "  ".join(f"{name} {auc:.4f}" for name, auc in found[-1].items() if name != "equal")
-        print(f"fold {number + 1} of {folds}: {told}", flush=True)
-    names = [name for name in found[0] if name != "equal"]
-    values = {name: [one[name] for one in found] for name in names}
-    return {
-        "auc": {name: statistics.mean(v) for name, v in values.items()},
-        "standard_deviation": {name: statistics.stdev(v) if folds > 1 else 0.0 for name, v in values.items()},
-        "folds_equal_to_twin": sum(one["equal"] == 1.0 for one in found),
-        "folds": folds,
-        "min_auc": MIN_AUC,
-    }
-
-
 def failures(figures: measuring.Figures) -> measuring.Failures:
     """Return what is beyond its bar, in words."""
     reached = figures["auc"]["joined"]
@@ -96,10 +76,10 @@ def main() -> int:
     """Train, print, and return the exit status."""
     arguments = measuring.parser(__doc__).parse_args()
     measuring.one_thread()
-    figures = measure(1 if arguments.quick else 5) | {"quick": arguments.quick}
-    for name, auc in figures["auc"].items():
-        print(f"{name:22} {auc:.5f}  (standard deviation {figures['standard_deviation'][name]:.5f})")
-    print(f"equal to the uncut twin in {figures['folds_equal_to_twin']} of {figures['folds']} folds")
+    folds = cl.data.breast_cancer(test=0).folds(5)
+    figures = over_folds(list(folds)[: 1 if arguments.quick else 5], fold_figures)
+    figures |= {"min_auc": MIN_AUC, "quick": arguments.quick}
+    show(figures)
     return measuring.finish("breast_cancer_auc", figures, failures(figures))
 
 

@@ -14,12 +14,12 @@ any fold the weights differ from the twin's in any bit.
 
 from __future__ import annotations
 
-import statistics
 import sys
 
 import measuring
 import numpy as np
 import torch
+from common.folds import over_folds, show
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -64,26 +64,6 @@ def fold_figures(fold: Source) -> dict[str, float]:
     return figures
 
 
-def measure(folds: int) -> measuring.Figures:
-    """Return mean and spread of each AUC over the first ``folds`` of five folds."""
-    found: list[dict[str, float]] = []
-    for number, fold in enumerate(cl.data.nhanes(test=0).folds(5)):
-        if number == folds:
-            break
-        found.append(fold_figures(fold))
-        told = "  ".join(f"{name} {auc:.3f}" for name, auc in found[-1].items() if name != "equal")
-        print(f"fold {number + 1} of {folds}: {told}", flush=True)
-    names = [name for name in found[0] if name != "equal"]
-    values = {name: [one[name] for one in found] for name in names}
-    return {
-        "auc": {name: statistics.mean(v) for name, v in values.items()},
-        "standard_deviation": {name: statistics.stdev(v) if folds > 1 else 0.0 for name, v in values.items()},
-        "best_alone": max(NHANES_INSTITUTIONS, key=lambda name: statistics.mean(values[name])),
-        "folds_equal_to_twin": sum(one["equal"] == 1.0 for one in found),
-        "folds": folds,
-    }
-
-
 def failures(figures: measuring.Figures) -> measuring.Failures:
     """Return what is beyond its bar, in words."""
     auc = figures["auc"]
@@ -104,10 +84,13 @@ def main() -> int:
     """Train, print, and return the exit status."""
     arguments = measuring.parser(__doc__).parse_args()
     measuring.one_thread()
-    figures = measure(1 if arguments.quick else 5) | {"quick": arguments.quick}
-    for name, auc in sorted(figures["auc"].items(), key=lambda pair: pair[1]):
-        print(f"{name:28} {auc:.4f}  (standard deviation {figures['standard_deviation'][name]:.4f})")
-    print(f"equal to the uncut twin in {figures['folds_equal_to_twin']} of {figures['folds']} folds")
+    folds = cl.data.nhanes(test=0).folds(5)
+    figures = over_folds(list(folds)[: 1 if arguments.quick else 5], fold_figures)
+    figures |= {
+        "best_alone": max(NHANES_INSTITUTIONS, key=figures["auc"].__getitem__),
+        "quick": arguments.quick,
+    }
+    show(figures)
     return measuring.finish("nhanes_auc", figures, failures(figures))
 
 

@@ -37,6 +37,7 @@ OTHERS = (
     Environment(name="secretflow", pins=("secretflow==1.14.0b0", TORCH)),
     Environment(name="fedml", pins=("fedml==0.9.6", TORCH)),
     Environment(name="syft", pins=("syft==0.10.0", TORCH)),
+    Environment(name="splitbud", pins=("splitbud",)),
     Environment(name="splitfed", pins=("splitfed",)),
     Environment(name="splitlearn", pins=("splitlearn",)),
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import TransportError
 from ..memory import ALIGNMENT, aligned_buffer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ALIGNMENT", "DEFAULT_TIMEOUT_S", "Transport", "aligned_buffer"]
+__all__ = ["ALIGNMENT", "DEFAULT_TIMEOUT_S", "Transport", "aligned_buffer", "bytes_of"]
 
 DEFAULT_TIMEOUT_S = 60.0
 """How long a party waits for another one, in seconds, unless it is told otherwise."""
@@ -62,3 +63,21 @@ class Transport(Protocol):
     def close(self) -> None:
         """End this party's part: wake whoever waits at it or for it. Closing twice does nothing."""
         ...
+
+
+def bytes_of(frame: Buffer, party: str) -> memoryview:
+    """Return the bytes of a frame that ``party`` sends, without copying them.
+
+    Raises:
+        TransportError: It is none, or its bytes are not in a row.
+    """
+    try:
+        view = memoryview(frame)
+        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
+    except (TypeError, ValueError) as error:
+        raise TransportError(
+            "a frame is contiguous bytes",
+            party=party,
+            got=type(frame).__name__,
+            expected="bytes, bytearray or memoryview",
+        ) from error

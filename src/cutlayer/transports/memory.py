@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from cutlayer.errors import PeerTimeout, TransportError, nearest
-from cutlayer.transports.base import DEFAULT_TIMEOUT_S
+from cutlayer.transports.base import DEFAULT_TIMEOUT_S, bytes_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -105,7 +105,7 @@ class MemoryTransport:
         queue = self._to.get(party)
         if queue is None or self._hub.is_closed(party):
             queue = self._queue_to(party)
-        queue.put(_view(frame, self.party))
+        queue.put(bytes_of(frame, self.party))
 
     def receive(self, party: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> memoryview:
         """Return the next frame from ``party``; see `Transport.receive`."""
@@ -169,16 +169,3 @@ class MemoryTransport:
 
     def _closed(self) -> TransportError:
         return TransportError("this end is closed", party=self.party, todo="close it after the last frame")
-
-
-def _view(frame: Buffer, party: str) -> memoryview:
-    try:
-        view = memoryview(frame)
-        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
-    except (TypeError, ValueError) as error:
-        raise TransportError(
-            "a frame is contiguous bytes",
-            party=party,
-            got=type(frame).__name__,
-            expected="bytes, bytearray or memoryview",
-        ) from error

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from cutlayer.errors import CutlayerError, PeerTimeout, TransportError, nearest
-from cutlayer.transports.base import DEFAULT_TIMEOUT_S, aligned_buffer
+from cutlayer.transports.base import DEFAULT_TIMEOUT_S, aligned_buffer, bytes_of
 from cutlayer.transports.network.envelopes import Chunks, Envelope
 from cutlayer.transports.network.link import Link
 from cutlayer.transports.network.reading import Inbox, Ready
@@ -79,7 +79,7 @@ class NetworkTransport:
     def send(self, party: str, frame: Buffer) -> None:
         """Send ``frame`` to ``party``; wait while too much of what was sent is unread."""
         self._check(party)
-        view = _view(frame, self.party)
+        view = bytes_of(frame, self.party)
         if not 0 < len(view) <= self._settings.max_frame_bytes:
             raise TransportError(
                 f"a frame for {party!r} cannot be sent",
@@ -287,16 +287,3 @@ def _wait_s(until: float) -> float | None:
     if math.isinf(until):
         return None
     return min(max(until - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
-
-
-def _view(frame: Buffer, party: str) -> memoryview:
-    try:
-        view = memoryview(frame)
-        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
-    except (TypeError, ValueError) as error:
-        raise TransportError(
-            "a frame is contiguous bytes",
-            party=party,
-            got=type(frame).__name__,
-            expected="bytes, bytearray or memoryview",
-        ) from error
