@@ -173,6 +173,15 @@ def test_a_file_where_a_folder_goes_is_told_in_a_line(words: list[str], study: P
     assert "Error: taken" in refused.stderr and "choose another" in refused.stderr
 
 
+def test_a_run_keeps_away_from_a_folder_with_other_files(study: Path) -> None:
+    taken = Path("taken")
+    taken.mkdir()
+    (taken / "report.html").write_text("mine")
+    refused = run("simulate", study, "--out", taken)
+    assert refused.exit_code == 1 and "taken holds something else than a run" in refused.stderr
+    assert [path.name for path in taken.iterdir()] == ["report.html"]
+
+
 def test_there_must_be_a_run_to_resume(study: Path) -> None:
     assert "no run of 'small'" in run("simulate", study, "--resume").stderr
     assert "no run in nowhere" in run("simulate", study, "--resume", "--out", "nowhere").stderr

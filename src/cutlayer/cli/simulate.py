@@ -53,7 +53,7 @@ def simulate(
 
     screen = console()
     file = load_study(study)
-    folder = _resumable(out or _last_run(file.name)) if resume else out or _new_run(file.name)
+    folder = _resumable(out or _last_run(file.name)) if resume else _own(out or _new_run(file.name))
     if threads is not None:
         import torch
 
@@ -114,6 +114,18 @@ def _resumable(folder: Path) -> Path:
     if not (folder / "log.jsonl").is_file():
         raise StudyError(
             f"there is no run in {folder} to go on with", todo="leave --resume out to begin one there"
+        )
+    return folder
+
+
+def _own(folder: Path) -> Path:
+    """Return the folder of a new run, unless there are files in it that a run could write over."""
+    from ..errors import StudyError
+
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "log.jsonl").is_file():
+        raise StudyError(
+            f"{folder} holds something else than a run",
+            todo="choose a new folder, or an empty one, with --out",
         )
     return folder
 
