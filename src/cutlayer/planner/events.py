@@ -57,7 +57,10 @@ class Line:
     overhead: float = 1500 / 1448 * (1 + 31 / 16384)
 
     def __post_init__(self) -> None:
-        for name, value in (("mbit", self.mbit), ("up_mbit", self.up_mbit or self.mbit)):
+        for name, value in (
+            ("mbit", self.mbit),
+            ("up_mbit", self.mbit if self.up_mbit is None else self.up_mbit),
+        ):
             if not value > 0:
                 raise StudyError(f"a line of {name}={value} carries nothing", expected="a number above 0")
         if not self.overhead >= 1:
@@ -75,7 +78,7 @@ class Line:
     @property
     def up(self) -> float:
         """Bytes of frames a second that it sends."""
-        return (self.up_mbit or self.mbit) * 1e6 / 8 / self.overhead
+        return (self.mbit if self.up_mbit is None else self.up_mbit) * 1e6 / 8 / self.overhead
 
     @property
     def latency_s(self) -> float:

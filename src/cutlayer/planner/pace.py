@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,9 @@ from .tariff import Priced
 
 __all__ = ["ByFlops", "Pace", "World", "clients_of", "moves"]
 
+_SLOWEST = 24
+"""So many of the slowest at computing, on their line, and in both together are in every smaller crowd."""
+_MOST_DRAWN = 1_000_000
 _ARRIVES = frozenset({Op.RECEIVE, Op.TAKE, Op.HEAR, Op.NOTE})
 
 
@@ -41,6 +45,7 @@ class World:
         spread: How much clients differ: the standard deviation of the logarithm of their speeds, drawn apart for
             computing and for lines; 0: all alike. With 0.5, one in six is slower than 0.6 of the median.
         seed: Of that draw.
+        of: Where those who take part stand for more clients, of how many: the slowest of all are among them.
     """
 
     client_flops: float
@@ -49,6 +54,7 @@ class World:
     server_line: Line = dataclasses.field(default_factory=lambda: Line(mbit=1000.0, latency_ms=0.0))
     spread: float = 0.0
     seed: int = 0
+    of: int = 0
 
     def __post_init__(self) -> None:
         for name in ("client_flops", "server_flops"):
@@ -60,10 +66,12 @@ class World:
     def factors(self, parties: Iterable[str]) -> dict[str, tuple[float, float]]:
         """Return by what the speeds of parties are multiplied: for computing, and for their lines."""
         names = list(parties)
-        drawn = (
-            generator(self.seed, "speeds").normal(0.0, self.spread, (len(names), 2)) if self.spread else None
-        )
-        return {n: (1.0, 1.0) if drawn is None else tuple(np.exp(drawn[i])) for i, n in enumerate(names)}
+        if not self.spread:
+            return dict.fromkeys(names, (1.0, 1.0))
+        drawn = _speeds(self.seed, self.spread, len(names), self.of)
+        return {
+            name: (computing, line) for name, (computing, line) in zip(names, drawn.tolist(), strict=True)
+        }
 
     def lines(self, graph: SplitGraph) -> dict[str, Line]:
         """Return the line of each party of ``graph``."""
@@ -75,6 +83,23 @@ class World:
             else self.server_line
             for party in graph.parties
         }
+
+
+@lru_cache(maxsize=8)
+def _speeds(seed: int, spread: float, count: int, of: int) -> np.ndarray:
+    """Return factors for computing and for lines of ``count`` clients [count, 2].
+
+    Where these stand for more, the slowest of all are among them, and the others are drawn from the rest by chance, in
+    an order that is the same for every ``count``.
+    """
+    drawn = generator(seed, "speeds").normal(0.0, spread, (max(count, min(of, _MOST_DRAWN)), 2))
+    if len(drawn) > count:
+        slow = [np.argpartition(by, _SLOWEST)[:_SLOWEST] for by in (drawn[:, 0], drawn[:, 1], drawn.sum(1))]
+        slowest = np.unique(np.concatenate(slow))[:count]
+        others = np.setdiff1d(np.arange(len(drawn)), slowest)
+        chosen = generator(seed, "crowd").permutation(others)[: count - len(slowest)]
+        drawn = drawn[np.concatenate([slowest, chosen])]
+    return np.asarray(np.exp(drawn))
 
 
 def clients_of(graph: SplitGraph) -> tuple[str, ...]:
