@@ -144,8 +144,15 @@ def compare(
     words = [method.word for method in methods]
     if len(set(words)) < len(words):
         raise StudyError("a baseline is named twice", got=", ".join(words))
+    if times != 1.0 and not equal:
+        raise StudyError(
+            "times says how often a cost is met, and no cost is named", got=f"times {times:g}",
+            todo='say equal="compute" or equal="traffic"',
+        )  # fmt: skip
     role = client_role(study)
     names = study.graph.roles[role].parties
+    for method in methods:
+        method.check(len(names))
     events, folders = _split(study, holdings, Path(folder) / "split", on_progress), {}
     split, metric = _measured_on(events), metric or _metric(events)
     share = training_share(study, holdings, study.epochs)

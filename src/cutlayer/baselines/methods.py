@@ -53,8 +53,25 @@ class Method:
     def _words(self) -> list[str]:
         return []
 
+    def check(self, clients: int) -> None:
+        """Refuse to draw more clients for a round than there are.
+
+        Raises:
+            StudyError: There are not as many.
+        """
+        if isinstance(self.sample, int) and self.sample > clients:
+            raise StudyError(
+                f"{self.word} would draw {self.sample} clients a round",
+                got=f"{clients} clients", todo="name no more, or a share of them, such as 0.1",
+            )  # fmt: skip
+
     def drawn(self, seed: int, clients: Sequence[int], number: int) -> list[int]:
-        """Return which of ``clients`` take part in round ``number``, in their order."""
+        """Return which of ``clients`` take part in round ``number``, in their order.
+
+        Raises:
+            StudyError: There are not as many.
+        """
+        self.check(len(clients))
         count = self.sample if isinstance(self.sample, int) else math.ceil(self.sample * len(clients))
         order = generator(seed, "baseline", "attendance", number).permutation(len(clients))
         return [clients[index] for index in sorted(order[:count].tolist())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ import typer
 
 from ..errors import StudyError, nearest
 from .commands import STUDY
+from .ending import asked_to_end, exit_status
 from .screen import console
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ __all__ = ["compare"]
 
 _OUT = Path("compared")
 _MANY = 1_000_000
+_OPTIONS = {
+    "fedavg": ("local_epochs", "sample"),
+    "fedprox": ("local_epochs", "sample", "mu"),
+    "large-batch": ("steps",),
+}
+"""Options that are not all baselines', by baseline."""
 
 
 def compare(
@@ -39,18 +46,25 @@ def compare(
         ),
     ] = None,
     local_epochs: Annotated[
-        int, typer.Option(min=1, help="fedavg, fedprox: epochs of a client in a round.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="fedavg, fedprox: epochs of a client in a round; 1 unless given."),
+    ] = None,
     sample: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="fedavg, fedprox: clients in a round, a number or a share (0.1).", metavar="N|SHARE"
+            help="fedavg, fedprox: clients in a round, a number or a share (0.1); all unless given.",
+            metavar="N|SHARE",
         ),
-    ] = "1.0",
-    mu: Annotated[float, typer.Option(help="fedprox: the weight of its proximal term.")] = 0.01,
+    ] = None,
+    mu: Annotated[
+        float | None, typer.Option(help="fedprox: the weight of its proximal term; 0.01 unless given.")
+    ] = None,
     steps: Annotated[
-        int, typer.Option(min=0, help="large-batch: steps from one measurement to the next; 0: an epoch.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0, help="large-batch: steps from one measurement to the next; 0, the default: an epoch."
+        ),
+    ] = None,
     rate: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,20 +110,28 @@ def compare(
     folder = out or _OUT / file.name.replace(" ", "-")
     built, holdings = file.build()
     _check_metric(metric)
+    own = {
+        "local_epochs": local_epochs,
+        "sample": None if sample is None else _sample(sample),
+        "mu": mu,
+        "steps": steps,
+    }
     methods = _methods(
-        baselines, rounds or (_MANY if equal else built.epochs), local_epochs, _sample(sample), mu, steps,
+        baselines,
+        rounds or (_MANY if equal else built.epochs),
+        {name: value for name, value in own.items() if value is not None},
         _rates(rate or []),
-    )  # fmt: skip
+    )
     try:
-        with _progress(screen) as told:
+        with asked_to_end(), _progress(screen) as told:
             found = compared(
                 built, holdings, methods, folder, equal=equal, times=times, metric=metric, on_progress=told
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         screen.print(
             f"\nStopped. What was trained is kept in {folder}; the same command goes on.", markup=False
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(ended)) from None
     if reports:
         _report(found)
     _finish(screen, found, write_comparison(found, folder))
@@ -123,31 +145,32 @@ def _check_metric(metric: str) -> None:
         raise StudyError(f"--metric: there is no metric {metric!r}", todo=nearest(metric, KNOWN))
 
 
-def _methods(
-    words: str,
-    rounds: int,
-    local_epochs: int,
-    sample: float,
-    mu: float,
-    steps: int,
-    rates: dict[str, float],
-) -> list[Method]:
-    """Return the baselines that were asked for, each with the options that are its own."""
-    from ..baselines import FedAvg, FedProx, LargeBatch, method_of
+def _methods(words: str, rounds: int, own: Mapping[str, float], rates: dict[str, float]) -> list[Method]:
+    """Return the baselines that were asked for, each with the options that are its own.
+
+    Args:
+        words: Their names.
+        rounds: Of each.
+        own: Options that were given and that not all have.
+        rates: By what learning rates are multiplied, by name.
+    """
+    from ..baselines import method_of
 
     found: list[Method] = []
+    idle = set(own)
     for word in [word.strip() for word in words.split(",") if word.strip()]:
         kind, rate = method_of(word), rates.pop(word, 1.0)
-        if kind is FedAvg:
-            found.append(FedAvg(rounds=rounds, sample=sample, rate=rate, local_epochs=local_epochs))
-        elif kind is FedProx:
-            found.append(FedProx(rounds=rounds, sample=sample, rate=rate, local_epochs=local_epochs, mu=mu))
-        else:
-            found.append(LargeBatch(rounds=rounds, rate=rate, steps=steps))
+        fitting = {name: value for name, value in own.items() if name in _OPTIONS[word]}
+        found.append(kind(rounds=rounds, rate=rate, **fitting))
+        idle -= set(fitting)
     if rates:
         raise typer.BadParameter(f"{next(iter(rates))} is not compared with", param_hint="--rate")
     if not found:
         raise typer.BadParameter("name at least one baseline", param_hint="--with")
+    for name in sorted(idle):
+        of = " and ".join(word for word, options in _OPTIONS.items() if name in options)
+        hint = f"--{name.replace('_', '-')}"
+        raise typer.BadParameter(f"it is for {of}, which --with does not name", param_hint=hint)
     return found
 
 

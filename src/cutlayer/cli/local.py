@@ -16,8 +16,9 @@ from ..errors import LogError, StudyError
 from ..sessions.process import patient_threads
 from ..sessions.quick_start import quick_start
 from .commands import STUDY
+from .ending import asked_to_end, exit_status
 from .screen import console
-from .taking_part import asked_to_end, check_extra, host_of, name_in_a_path
+from .taking_part import check_extra, host_of, name_in_a_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +81,7 @@ def local(
             f"\nStopped. What was done up to the last snapshots is kept. Go on with:\n  {shlex.join(words)}"
         )
         console(stderr=True).print(said, markup=False, soft_wrap=True)
-        raise typer.Exit(143 if ended.args else 130) from None
+        raise typer.Exit(exit_status(ended)) from None
     finally:
         if not keep_keys:
             shutil.rmtree(folder / _KEYS, ignore_errors=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .commands import STUDY
+from .ending import asked_to_end, exit_status
 from .screen import console
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ def simulate(
     )
     _note_source(folder, study, built.digest)
     try:
-        with _progress(screen) as show:
+        with asked_to_end(), _progress(screen) as show:
             run = built.simulate(holdings, out=folder, resume=resume, on_progress=show)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         screen.print(_how_to_go_on(study, folder, threads), markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(ended)) from None
     _finish(screen, run)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import typer
 
 from ..errors import CutlayerError, IdentityError, StudyError, nearest
 from ..sessions.process import keep_memory, patient_threads
+from .ending import asked_to_end, exit_status
 from .screen import console
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from ..sessions.part import Part, Watcher
     from ..study_file import PartyStudy, StudyFile
 
-__all__ = ["Own", "asked_to_end", "begin", "check_extra", "host_of", "name_in_a_path", "take_part"]
+__all__ = ["Own", "begin", "check_extra", "host_of", "name_in_a_path", "take_part"]
 
 RECORDS = "records.safetensors"
 
@@ -108,7 +107,7 @@ def take_part(
         except KeyboardInterrupt as ended:
             said = f"\nStopped. What was done up to the last snapshot is kept. Go on with:\n  {shlex.join(own.command)}"
             console(stderr=True).print(said, markup=False, soft_wrap=True)
-            raise typer.Exit(143 if ended.args else 130) from None
+            raise typer.Exit(exit_status(ended)) from None
     if not as_json:
         _finish(own.folder, report)
 
@@ -230,24 +229,6 @@ def _command() -> list[str]:
         elif not word.startswith("--approve="):
             kept.append(word)
     return kept
-
-
-@contextlib.contextmanager
-def asked_to_end() -> Iterator[None]:
-    """End in order when a supervisor asks for it, as with Ctrl-C."""
-
-    def end(number: int, frame: object) -> None:
-        raise KeyboardInterrupt("asked to end")
-
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # not the main thread: somebody calls this in a program of their own
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _finish(folder: Path, report: bool) -> None:
