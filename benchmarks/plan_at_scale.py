@@ -1,9 +1,9 @@
 """What a plan says of a large crowd from smaller ones, beside going through the actions of every client of it.
 
 4,000 clients with 20 rows each and the network 16-8-6-4, cut after its first layer. Three worlds: a server that is busy
-with 1,000 of the clients already; one that is hardly ever busy; and one that becomes as busy as the clients between 1,000
-and 4,000 of them. Clients are alike, or differ by a spread of 0.5. Round robin, SplitFed (versions 1 and 3), parallel,
-and federated averaging. Nothing is trained: both sides are worked out, with the same events.
+with 1,000 of the clients already; one that is hardly ever busy; and one that becomes as busy as its clients somewhere
+between 1,000 and 4,000. Clients are alike, or differ by a spread of 0.5. Round robin, SplitFed (versions 1 and 3),
+parallel, and federated averaging. Nothing is trained: both sides are worked out, with the same events.
 
 Ends with 1 if a time from smaller crowds is more than 20 % off, or FLOPs or bytes by more than 0.5 % (longer names of
 parties make some frames longer).

@@ -106,6 +106,7 @@ BENCHMARKS = (
         minutes=60,
     ),
     Benchmark(name="seed_vgg16", bar="a client's compute of the whole network's is what the planner says", minutes=25),
+    Benchmark(name="plan_at_scale", bar="times of 4,000 clients, told by smaller crowds, at most 20 % off"),
     Benchmark(
         name="plan_against_meters", bar="FLOPs and bytes of plan and meters equal, times within 15 %", minutes=5,
     ),

@@ -63,6 +63,7 @@ FAR_BEYOND = {
         "quick": False,
     },
     "seed_vgg16": {"metered_ratios": [0.0035], "planned_ratio": 0.0036},
+    "plan_at_scale": {"cases": {"parallel": {"off": -0.3, "sums_off": 0.0}}, "quick": False},
     "breast_cancer_auc": {"auc": {"joined": 0.98}, "folds_equal_to_twin": 5, "folds": 5},
     "codec_costs": {
         "sizes": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,34 @@ def test_what_cannot_be_is_said(study: Path, words: tuple[str, ...], code: int, 
     ended, said = run("compare", "study.toml", *words)
     assert ended == code
     assert why in " ".join(said.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--sample", "7"), "fedavg would draw 7 clients a round; got 4 clients"),
+        (("--times", "3"), "no cost is named"),
+        (("--mu", "0.1"), "it is for fedprox"),
+        (("--with", "large-batch", "--local-epochs", "2"), "it is for fedavg and fedprox"),
+        (("--with", "fedavg", "--steps", "2"), "it is for large-batch"),
+    ],
+)
+def test_options_without_effect_are_refused_before_anything_is_trained(
+    words: tuple[str, ...], told: str, study: Path
+) -> None:
+    code, said = run("compare", "study.toml", *words)
+    assert code != 0 and told in " ".join(said.replace("│", " ").split())
+    assert not Path("compared/digits/split").exists()
+
+
+def test_it_says_how_to_go_on_when_a_supervisor_ends_it(study: Path) -> None:
+    words = [sys.executable, "-m", "cutlayer", "compare", "study.toml", "--rounds", "500", "--no-reports"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "federated averaging: epoch 2" in line:
+                process.terminate()
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 143
+    assert "the same command goes on" in rest

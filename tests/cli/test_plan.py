@@ -100,3 +100,19 @@ def test_a_study_is_rehearsed(tmp_path: Path):
     assert 0 < told["rehearsed_seconds"] < 60
     shown = run(*words)
     assert "cutlayer simulate trains for about" in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("lenet", "--max-leakage", "0.5"), "leakage is limited, and was not measured"),
+        (("lenet", "--client-flops", "0"), "a speed is a number above 0"),
+        (("lenet", "--server-flops", "inf"), "a speed is a number above 0"),
+        (("lenet", "--up", "0"), "carries nothing"),
+        (("--paper", "health-tables", "--plot", "plots"), "there is no plot of health-tables"),
+    ],
+)
+def test_what_cannot_be_planned_is_told_before_it_is_worked_out(words: tuple[str, ...], told: str):
+    shown = run(*words)
+    assert shown.exit_code != 0
+    assert told in " ".join((shown.output + str(shown.exception)).replace("│", " ").split())

@@ -15,6 +15,7 @@ import cutlayer as cl
 from cutlayer.errors import CutError, StudyError
 from cutlayer.metering.events import Computed, Traffic
 from cutlayer.planner import Forecast, Limits, Line
+from cutlayer.planner.choosing import GOALS
 from cutlayer.planner.offers import Offer
 from cutlayer.planner.places import Network, Place
 from cutlayer.planner.setting import LOCAL, schedule_of
@@ -202,3 +203,24 @@ def test_speeds_are_measured_where_they_are_not_given():
     )
     world = made.setting.world
     assert world.server_flops == 50 * world.client_flops > 0
+
+
+@pytest.mark.parametrize("goal", ["time", "bytes", "flops"])
+def test_the_advice_is_the_best_of_its_cut_and_the_best_cut_of_its_way(goal):
+    network = cl.networks.lenet()
+    given = {"clients": 4, "rows": 400, "client_flops": 1e9, "server_flops": 1e10, "goal": goal}
+    made = cl.plan(network, torch.rand(2, 1, 28, 28), **given)
+    whole = cl.plan(network, torch.rand(2, 1, 28, 28), **given, every=True)
+    number = GOALS[goal][0]
+    beside = [o for o in whole.offers if o.first_cut == made.best.first_cut]
+    same = [o for o in whole.offers if (o.method, o.schedule) == (made.best.method, made.best.schedule)]
+    assert getattr(made.best, number) == min(getattr(o, number) for o in (*beside, *same))
+    cuts = [
+        o.first_cut for o in made.offers if (o.method, o.schedule) == (made.best.method, made.best.schedule)
+    ]
+    assert cuts == [o.first_cut for o in same]
+    keys = [(o.method, o.schedule, o.cut) for o in made.offers]
+    assert len(keys) == len(set(keys)) < len(whole.offers)
+    assert made.best.server_forward_flops < made.best.server_flops
+    row = made.record()["advised"]
+    assert row["epoch_up_bytes"] + row["epoch_down_bytes"] == row["epoch_bytes"]

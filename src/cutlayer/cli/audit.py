@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import StudyError
+from .ending import asked_to_end, exit_status
 from .screen import console
 
 if TYPE_CHECKING:
@@ -119,13 +120,13 @@ def audit(
     findings = Findings(folder, {"study": study.digest, "rows": str(rows)})
     known = {attack.word: (attack.adversary, attack.needs, attack.source) for attack in plan.attacks}
     try:
-        with _progress(screen) as told:
+        with asked_to_end(), _progress(screen) as told:
             Audit(plan, findings, told).run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         screen.print(
             f"\nStopped. What was found is kept in {folder}; the same command goes on.", markup=False
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(ended)) from None
     finally:
         page = write_page(findings, file.name, known)
     _finish(screen, findings, page)

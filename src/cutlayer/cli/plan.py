@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,8 @@ def plan(
         list[str] | None,
         typer.Option(
             "--schedule",
-            help="round_robin, splitfed1, 2, 3, parallel or local_loss; the first at every cut, all at the best; may "
-            "be repeated.",
+            help="round_robin, splitfed1, 2, 3, parallel or local_loss; the first at every cut, all at the best, and "
+            "what is best there at every cut again; may be repeated.",
             metavar="NAME",
         ),
     ] = None,
@@ -160,6 +161,9 @@ def plan(
     from ..planner import SCHEDULES, Limits, Line
     from ..planner import plan as plan_
 
+    for speed, hint in ((client_flops, "--client-flops"), (server_flops, "--server-flops")):
+        if speed is not None and not 0 < speed < math.inf:
+            raise typer.BadParameter("a speed is a number above 0, in FLOP a second", param_hint=hint)
     if rehearse and not model.endswith(".toml"):
         raise StudyError(
             "only a study can be rehearsed", got=model, todo="name a study.toml, or leave --rehearse out"
@@ -169,38 +173,39 @@ def plan(
         if model.endswith(".toml")
         else _made(model, shape, tokens, settings)
     )
-    made = plan_(
-        subject.model,
-        subject.example,
-        labels=subject.labels,
-        share_labels=subject.share_labels,
-        leak=subject.real,
-        optimizer=subject.optimizer,
-        loss=subject.loss,
-        clients=clients or subject.clients,
-        rows=rows or subject.rows,
-        test_rows=subject.test_rows if test_rows is None else test_rows,
-        batch_size=batch or subject.batch_size,
-        epochs=epochs or subject.epochs,
-        local_epochs=local_epochs,
-        codecs=codec,
-        client_flops=client_flops,
-        server_flops=server_flops,
-        line=Line(mbit=link, up_mbit=up, latency_ms=latency),
-        server_line=Line(mbit=server_link, latency_ms=0.0),
-        spread=spread,
-        topologies=topologies or subject.topologies,
-        schedules=schedules or tuple(SCHEDULES),
-        every=every,
-        goal=goal,
-        limits=Limits(
-            client_flops=max_client_flops,
-            client_memory_bytes=max_client_memory,
-            client_bytes=max_client_bytes,
-            seconds=max_seconds,
-            leakage=max_leakage,
-        ),
-    )
+    with console(stderr=True).status("Working out cuts, topologies and schedules …"):
+        made = plan_(
+            subject.model,
+            subject.example,
+            labels=subject.labels,
+            share_labels=subject.share_labels,
+            leak=subject.real,
+            optimizer=subject.optimizer,
+            loss=subject.loss,
+            clients=clients or subject.clients,
+            rows=rows or subject.rows,
+            test_rows=subject.test_rows if test_rows is None else test_rows,
+            batch_size=batch or subject.batch_size,
+            epochs=epochs or subject.epochs,
+            local_epochs=local_epochs,
+            codecs=codec,
+            client_flops=client_flops,
+            server_flops=server_flops,
+            line=Line(mbit=link, up_mbit=up, latency_ms=latency),
+            server_line=Line(mbit=server_link, latency_ms=0.0),
+            spread=spread,
+            topologies=topologies or subject.topologies,
+            schedules=schedules or tuple(SCHEDULES),
+            every=every,
+            goal=goal,
+            limits=Limits(
+                client_flops=max_client_flops,
+                client_memory_bytes=max_client_memory,
+                client_bytes=max_client_bytes,
+                seconds=max_seconds,
+                leakage=max_leakage,
+            ),
+        )
     seconds = _rehearsed(model) if rehearse else None
     _show(made, plot, as_json, "" if topologies else subject.kept, seconds)
 
@@ -288,8 +293,11 @@ def _show_paper(word: str, plot: Path | None, as_json: bool) -> None:
         raise StudyError(f"no tables are known of a paper {word!r}", todo=nearest(word, list(PAPERS)))
     found = PAPERS[word]()
     files: Sequence[Path] = ()
-    if plot is not None and word == "singh":
+    if plot is not None:
         from ..planner.drawing import save_break_even
+
+        if word != "singh":
+            raise StudyError(f"there is no plot of {word}, only tables", todo="leave --plot out")
 
         files = save_break_even(plot)
     if as_json:

@@ -134,9 +134,10 @@ def _nothing(offers: Sequence[Offer], limits: Limits) -> str:
             f"{words}: at most {text(most)} is allowed, the least is {text(min(known))}" if known
             else f"{words}: it was not measured, which takes an example of at least 8 rows"
         )  # fmt: skip
+    codec = ", or write what crosses with a codec" if {"client_bytes", "seconds"} & set(limits.given) else ""
     return (
         f"None of {len(offers)} ways of splitting keeps within all limits. One by one: {'; '.join(near)}. "
-        "Allow more, choose another network, or write what crosses with a codec."
+        f"Allow more, or choose another network{codec}."
     )
 
 

@@ -30,7 +30,9 @@ def save_trade_off(plan: Plan, folder: Path) -> list[Path]:
     On the left traffic over computing of a client, a point a cut; on the right the time of each, and the leakage.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    offers = [one for one in plan.offers if one.schedule == plan.offers[0].schedule]
+    shown = plan.best or plan.offers[0]
+    offers = [one for one in plan.offers if one.schedule == shown.schedule]
+    offers.sort(key=lambda one: one.method != shown.method)
     with plot_style():
         figure, (left, right) = figure_of(11.0, 4.4, columns=2)
         _costs(left, plan, offers)
@@ -50,11 +52,13 @@ def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
         mine = [one for one in offers if one.method == method]
         axes.scatter(
             [max(one.client_flops, 1) for one in mine], [one.client_bytes for one in mine],
-            s=26, color=COLOURS[number], marker=MARKERS[number], label=method.replace("_", "-"), alpha=0.8,
+            s=26, color=COLOURS[number], marker=MARKERS[number], alpha=0.8,
+            label=f"{method.replace('_', '-')}, {mine[0].schedule.replace('_', ' ')}",
         )  # fmt: skip
     for number, one in enumerate(plan.rivals):
         axes.scatter(
-            [one.client_flops], [one.client_bytes], s=60, color=COLOURS[-2 - number], marker="X",
+            [one.client_flops], [one.client_bytes], s=60 + 90 * number, marker="XD"[number],
+            facecolors="none" if number else COLOURS[-2], edgecolors=COLOURS[-2 - number],
             label=_NAMES[one.method],
         )  # fmt: skip
     best = plan.best
@@ -81,13 +85,14 @@ def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
 
 
 def _times(figure: Figure, axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
-    """Draw the time by how deep the first cut is, and the leakage where it was measured."""
+    """Draw the time by how deep the first cut is, as is advised, and the leakage where it was measured."""
     method = offers[0].method
     mine = [one for one in offers if one.method == method]
     places = range(len(mine))
     axes.plot(places, [one.seconds for one in mine], color=COLOURS[0], marker="o", label="time")
     for number, one in enumerate(plan.rivals):
-        axes.axhline(one.seconds, color=COLOURS[-2 - number], linestyle="--", label=_NAMES[one.method])
+        dashes = (5 * number, (5, 5))  # so that one shows in the gaps of the other where both take as long
+        axes.axhline(one.seconds, color=COLOURS[-2 - number], linestyle=dashes, label=_NAMES[one.method])
     way = f"{method.replace('_', '-')}, {mine[0].schedule.replace('_', ' ')}"
     axes.set(title=f"How long it takes: {way}", ylabel="time of the whole training", ylim=(0, None))
     axes.yaxis.set_major_formatter(lambda value, _: human_seconds(value) if value else "0")

@@ -101,6 +101,7 @@ def rival(network: Network, method: str, setting: Setting, place: Place | None =
         method=method,
         client_forward_flops=most.training.forward,
         client_flops=most.training.forward + most.training.backward,
+        server_forward_flops=0,
         server_flops=0,
         client_parameters=network.parameters,
         server_parameters=network.parameters,

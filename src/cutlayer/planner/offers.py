@@ -34,7 +34,8 @@ class Offer:
         cut: The modules after which it is cut, joined by ``+``.
         client_forward_flops: Forwards of the whole training.
         client_flops: Forwards and backwards of the whole training.
-        server_flops: The same, elsewhere.
+        server_forward_flops: Forwards elsewhere.
+        server_flops: Forwards and backwards elsewhere.
         client_parameters: Weights that a client has.
         server_parameters: Those elsewhere.
         client_memory_bytes: The most at a time, estimated: see `memory_bytes`.
@@ -57,6 +58,7 @@ class Offer:
     cut: str = ""
     client_forward_flops: int
     client_flops: int
+    server_forward_flops: int
     server_flops: int
     client_parameters: int
     server_parameters: int
@@ -82,6 +84,21 @@ class Offer:
     def epoch_bytes(self) -> float:
         """What a client sends and receives in an epoch, on average."""
         return self.client_bytes / self.epochs
+
+    @property
+    def epoch_up_bytes(self) -> float:
+        """What a client sends in an epoch, on average."""
+        return self.client_sent_bytes / self.epochs
+
+    @property
+    def epoch_down_bytes(self) -> float:
+        """What comes to a client in an epoch, on average."""
+        return self.client_received_bytes / self.epochs
+
+    @property
+    def first_cut(self) -> str:
+        """The module after which it is cut first."""
+        return self.cut.split(" + ")[0]
 
     @property
     def sample_up_bytes(self) -> float:
@@ -141,6 +158,7 @@ def offer(
         cut=str(place),
         client_forward_flops=max(totals.forward_flops[c] for c in clients),
         client_flops=max(totals.flops[c] for c in clients),
+        server_forward_flops=sum(totals.forward_flops[name] for name in others),
         server_flops=sum(totals.flops[name] for name in others),
         client_parameters=held["client"],
         server_parameters=sum(count for name, count in held.items() if name != "client"),

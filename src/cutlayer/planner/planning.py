@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ class Plan:
     """What each way of training a network costs.
 
     Attributes:
-        offers: Ways of splitting: every cut by the first schedule, and the best cut by the others.
+        offers: Ways of splitting: every cut by the first schedule, the best cut by all, and every cut as is advised.
         rivals: Federated averaging and large-batch SGD.
         best: The offer that is advised; None if none keeps the limits.
         text: Why, in a paragraph.
@@ -59,7 +59,7 @@ class Plan:
     goal: str
 
     def table(self) -> Table:
-        """Return every cut by the first schedule."""
+        """Return every cut by the schedule that is advised; by the first one if none is."""
         from .showing import cuts_table
 
         return cuts_table(self)
@@ -98,7 +98,8 @@ class Plan:
 
 def _row(one: Offer) -> dict[str, Any]:
     row = asdict(one)
-    for name in ("client_bytes", "epoch_bytes", "sample_up_bytes", "sample_down_bytes"):
+    for name in ("client_bytes", "epoch_bytes", "epoch_up_bytes", "epoch_down_bytes", "sample_up_bytes",
+                 "sample_down_bytes"):  # fmt: skip
         row[name] = getattr(one, name)
     return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()}
 
@@ -153,7 +154,8 @@ def plan(
         spread: How much clients differ, see `World`.
         topologies: Of ``vanilla``, ``u_shaped``, ``multi_hop``: only these are worked out, and one of them is advised.
             Unless given: vanilla at every cut, all at the best.
-        schedules: The first is worked out at every cut, all of them at the best.
+        schedules: The first is worked out at every cut, all of them at the best, and what is best there at every cut
+            again, until that changes nothing.
         every: Work out every topology and schedule at every cut.
         limits: What a client may be asked at most.
         goal: What is wanted least: ``time``, ``bytes``, ``flops``, ``memory`` or ``leakage``.
@@ -215,19 +217,34 @@ def plan_network(
     allowed = TOPOLOGIES if topologies is None else topologies
     _check(allowed, schedules, setting, goal)
     leaks = leakages(network) if leak else {}
-    first, *others = schedules
+    if limits.leakage is not None and not leaks:
+        raise StudyError(
+            "leakage is limited, and was not measured",
+            todo="plan a study.toml whose data are at hand, or give an example of at least 8 rows",
+        )
     at_cuts = allowed if every or topologies is not None else ["vanilla"]
-    offers = list(_offers(network, setting, at_cuts, schedules if every else [first], leaks))
-    best = choose(offers, limits, goal)
-    promising = best or choose(offers, Limits(), goal)
-    cut = (promising.cut if promising else network.candidates[0].name).split(" + ")[0]
-    if promising is not None and not every:
-        known = {(o.method, o.schedule, o.cut) for o in offers}
-        for one in _at(network, setting, cut, allowed, [first, *others], leaks):
-            if (one.method, one.schedule, one.cut) not in known:
-                offers.append(one)
-        best = choose(offers, limits, goal)
-    place = Place("vanilla", (cut,))
+    cuts = [one.name for one in network.candidates]
+    ways = _Ways(network, setting, leaks)
+    ways.work_out(cuts, at_cuts, schedules if every else schedules[:1])
+    if not ways.offers:
+        raise StudyError(
+            f"the network cannot be cut so: {', '.join(allowed)}",
+            todo="name another topology, or another network",
+        )
+    best = choose(ways.offers, limits, goal)
+    while not every:
+        promising = best or choose(ways.offers, Limits(), goal)
+        if promising is None:
+            break
+        before = len(ways.offers)
+        ways.work_out([promising.first_cut], allowed, schedules)
+        promising = choose(ways.offers, limits, goal) or choose(ways.offers, Limits(), goal) or promising
+        ways.work_out(cuts, [promising.method], [promising.schedule])
+        best = choose(ways.offers, limits, goal)
+        if len(ways.offers) == before:
+            break
+    offers = sorted(ways.offers, key=lambda one: cuts.index(one.first_cut))
+    place = Place("vanilla", ((best or choose(offers, Limits(), goal) or offers[0]).first_cut,))
     rivals = tuple(
         at_scale(partial(_rival, network=network, method=method, place=place), setting) for method in METHODS
     )
@@ -256,35 +273,34 @@ def _check(topologies: Sequence[str], schedules: Sequence[str], setting: Setting
         raise StudyError(f"a plan cannot go for {goal!r}", todo=nearest(goal, list(GOALS)))
 
 
-def _offers(
-    network: Network,
-    setting: Setting,
-    topologies: Sequence[str],
-    schedules: Sequence[str],
-    leaks: dict[str, float],
-) -> Iterator[Offer]:
-    for one in network.candidates:
-        yield from _at(network, setting, one.name, topologies, schedules, leaks)
+class _Ways:
+    """The ways of splitting that were worked out, each once."""
 
+    def __init__(self, network: Network, setting: Setting, leaks: dict[str, float]) -> None:
+        self.offers: list[Offer] = []
+        self._network, self._setting, self._leaks = network, setting, leaks
+        self._known: set[tuple[Place, str]] = set()
 
-def _at(
-    network: Network,
-    setting: Setting,
-    cut: str,
-    topologies: Sequence[str],
-    schedules: Sequence[str],
-    leaks: dict[str, float],
-) -> Iterator[Offer]:
-    """Yield the offers with their first cut at ``cut``; schedules for several clients only where there are several."""
-    words = [word for word in schedules if setting.clients > 1 or word == "round_robin"]
-    places = [place for topology in topologies if (place := network.place(topology, cut)) is not None]
-    for place in places:
-        for word in words:
-            if word == LOCAL and not network.learns_alone(place, setting.share_labels):
-                continue
-            leak = leaks.get(cut, math.nan)
-            work_out = partial(_offer, network=network, place=place, word=word, leakage=leak)
-            yield at_scale(work_out, setting)
+    def work_out(self, cuts: Sequence[str], topologies: Sequence[str], schedules: Sequence[str]) -> None:
+        """Add the offers with their first cut at one of ``cuts`` that are not there yet.
+
+        Schedules for several clients only where there are several.
+        """
+        words = [word for word in schedules if self._setting.clients > 1 or word == "round_robin"]
+        for cut in cuts:
+            places = [self._network.place(topology, cut) for topology in topologies]
+            for place in filter(None, places):
+                for word in words:
+                    if (place, word) not in self._known and self._can(place, word):
+                        self._known.add((place, word))
+                        self.offers.append(at_scale(self._offer(cut, place, word), self._setting))
+
+    def _can(self, place: Place, word: str) -> bool:
+        return word != LOCAL or self._network.learns_alone(place, self._setting.share_labels)
+
+    def _offer(self, cut: str, place: Place, word: str) -> Callable[[Setting], Offer]:
+        leak = self._leaks.get(cut, math.nan)
+        return partial(_offer, network=self._network, place=place, word=word, leakage=leak)
 
 
 def _offer(setting: Setting, *, network: Network, place: Place, word: str, leakage: float) -> Offer:

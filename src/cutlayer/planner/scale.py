@@ -20,7 +20,7 @@ __all__ = ["MOST_CLIENTS", "at_scale"]
 
 MOST_CLIENTS = 1000
 """Up to so many clients everybody's actions are gone through one by one."""
-_SUMS = ("server_flops", "total_bytes", "seconds")
+_SUMS = ("server_forward_flops", "server_flops", "total_bytes", "seconds")
 
 
 def at_scale(work_out: Callable[[Setting], Offer], setting: Setting) -> Offer:
@@ -40,7 +40,7 @@ def at_scale(work_out: Callable[[Setting], Offer], setting: Setting) -> Offer:
 
     changed = {name: drawn_on(getattr(small, name), getattr(large, name)) for name in _SUMS}
     changed["seconds"] = max(changed["seconds"], work_out(_crowded(setting, MOST_CLIENTS)).seconds)
-    for name in ("server_flops", "total_bytes"):
+    for name in ("server_forward_flops", "server_flops", "total_bytes"):
         changed[name] = round(changed[name])
     phases = {name: round(drawn_on(small.phases.get(name, 0), count)) for name, count in large.phases.items()}
     memory = drawn_on(small.server_memory_bytes, large.server_memory_bytes)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ..metering.table import UNKNOWN, Cell, Table, human_bytes, human_flops, human_seconds
+from .choosing import Limits, choose
 from .offers import Offer
 
 if TYPE_CHECKING:
@@ -26,21 +27,21 @@ _NOTE = (
 
 
 def cuts_table(plan: Plan) -> Table:
-    """Return every cut, by the schedule that was worked out everywhere."""
-    first = plan.offers[0].schedule
-    rows = [_cells(plan, one, one.cut) for one in plan.offers if one.schedule == first]
+    """Return every cut, by the schedule that is advised; by the first one if none is."""
+    shown = (plan.best or plan.offers[0]).schedule
+    rows = [_cells(plan, one, one.cut) for one in plan.offers if one.schedule == shown]
     setting = plan.setting
     title = (
         f"Every cut: {setting.clients:,} clients, {setting.rows:,} rows, batches of {setting.batch_size}, "
-        f"{setting.epochs} epoch{'s' * (setting.epochs > 1)}, {first.replace('_', ' ')}"
+        f"{setting.epochs} epoch{'s' * (setting.epochs > 1)}, {shown.replace('_', ' ')}"
     )
     return Table(title=title, columns=("", "method", "cut after", *_COLUMNS), rows=tuple(rows), note=_NOTE)
 
 
 def ways_table(plan: Plan) -> Table:
     """Return all ways of training at the best cut, and those without a cut."""
-    cut = plan.best.cut.split(" + ")[0] if plan.best is not None else plan.offers[0].cut.split(" + ")[0]
-    ways = [one for one in plan.offers if one.cut.split(" + ")[0] == cut]
+    cut = (plan.best or choose(plan.offers, Limits(), plan.goal) or plan.offers[0]).first_cut
+    ways = [one for one in plan.offers if one.first_cut == cut]
     rows = [_cells(plan, one, one.schedule.replace("_", " ")) for one in (*ways, *plan.rivals)]
     title = f"Ways of training, cut after {cut}, beside those without a cut"
     return Table(title=title, columns=("", "method", "schedule", *_COLUMNS), rows=tuple(rows))

@@ -109,6 +109,10 @@ def singh_lines() -> list[str]:
             f"  {scene}: 2KN = {federated:g}, so eta N K = {handed:g}; 2pq = {activations:g}: "
             f"{activations + handed:.4g} (bar: {printed:g})"
         )
+    lines.append(
+        "  left out: smart watches 4e8 beside 2e7, and 4e7 beside 1e6 to 2e6, where 2pq is too small to be read; "
+        "biobank 2e10 beside 5e9 stands there twice"
+    )
     lines += ["", "Networks of this package, cut behind the first convolution, 50,000 rows of 32x32 pixels"]
     for name, cut, case in _own():
         lines.append(

@@ -81,8 +81,12 @@ class Functions:
         module = self._load(file)
         found = getattr(module, name, None)
         if found is None:
-            known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-            raise StudyError(f"{file} has no function {name!r}", todo=nearest(name, known))
+            known = [
+                n for n, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+            ]
+            known = [n for n in known if not n.startswith("_")]
+            todo = nearest(name, known) if known else "define one in it that returns the network"
+            raise StudyError(f"{file} has no function {name!r}", todo=todo)
         if not callable(found) or isinstance(found, nn.Module):
             raise StudyError(
                 f"{word} is not a function",
@@ -96,7 +100,8 @@ class Functions:
         if path not in self._files:
             if not path.is_file():
                 known = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-                raise StudyError(f"there is no file {self.folder / file}", todo=nearest(path.name, known))
+                todo = nearest(path.name, known) if known else f"there are no Python files in {path.parent}"
+                raise StudyError(f"there is no file {self.folder / file}", todo=todo)
             with self._seeded("file", path.name):
                 self._files[path] = _executed(
                     path, Path(os.path.relpath(path, self.folder.resolve())), self._beside
