@@ -224,3 +224,13 @@ def test_the_advice_is_the_best_of_its_cut_and_the_best_cut_of_its_way(goal):
     assert made.best.server_forward_flops < made.best.server_flops
     row = made.record()["advised"]
     assert row["epoch_up_bytes"] + row["epoch_down_bytes"] == row["epoch_bytes"]
+
+
+def test_bytes_of_a_row_are_those_of_a_row_where_clients_have_less_than_a_batch():
+    made = [
+        cl.plan(cl.networks.lenet(), torch.rand(2, 1, 28, 28), clients=2, rows=rows, batch_size=size, client_flops=1e9,
+                server_flops=1e10, schedules=["round_robin"]).offers[0]
+        for rows, size in ((20, 64), (20, 10))
+    ]  # fmt: skip
+    assert made[0].batch_size == made[1].batch_size == 10
+    assert made[0].sample_up_bytes == made[1].sample_up_bytes > 0

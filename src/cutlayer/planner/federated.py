@@ -114,7 +114,7 @@ def rival(network: Network, method: str, setting: Setting, place: Place | None =
         total_bytes=total,
         phases={"training": total - measured, **({"evaluation": measured} if measured else {})},
         seconds=_seconds(clients, setting),
-        batch_size=setting.batch_size,
+        batch_size=setting.batch_rows,
         epochs=setting.epochs,
     )
 

@@ -172,7 +172,7 @@ def offer(
         phases=dict(totals.phases),
         seconds=_seconds(forecast, setting, graph),
         leakage=leakage,
-        batch_size=setting.batch_size,
+        batch_size=setting.batch_rows,
         epochs=setting.epochs,
     )
 

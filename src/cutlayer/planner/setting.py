@@ -81,6 +81,11 @@ class Setting:
             )
 
     @property
+    def batch_rows(self) -> int:
+        """Rows in the first batch of the client that has the most: fewer than a batch's where it has not as many."""
+        return min(self.batch_size, -(-self.rows // self.clients))
+
+    @property
     def dealt(self) -> list[dict[str, int]]:
         """Rows of each client by split."""
         train, test = _dealt(self.rows, self.clients), _dealt(self.test_rows, self.clients)
