@@ -81,7 +81,7 @@ def _costs(axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _, text=text: text(value)))
         axis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelrotation=30, labelsize=8)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, markerscale=0.6)
 
 
 def _times(figure: Figure, axes: Axes, plan: Plan, offers: Sequence[Offer]) -> None:
