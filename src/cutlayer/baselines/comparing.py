@@ -144,6 +144,8 @@ def compare(
     words = [method.word for method in methods]
     if len(set(words)) < len(words):
         raise StudyError("a baseline is named twice", got=", ".join(words))
+    if not (math.isfinite(times) and times > 0):
+        raise StudyError("times is a number above 0", got=repr(times))
     if times != 1.0 and not equal:
         raise StudyError(
             "times says how often a cost is met, and no cost is named", got=f"times {times:g}",
@@ -197,8 +199,6 @@ def _named(name: str, told: Callable[[str, Progress], None] | None) -> Callable[
 def _budget(
     equal: str, times: float, events: Sequence[Event], names: Sequence[str], share: dict[int, float]
 ) -> Budget | None:
-    if not (math.isfinite(times) and times > 0):
-        raise StudyError("times is a number above 0", got=repr(times))
     cost = spent(events, names, share)
     if equal == "compute":
         return Budget(flops=times * cost.flops)
