@@ -59,6 +59,7 @@ def test_a_crowd_that_stands_for_more_has_the_slowest_of_all_in_it():
         for kind in (0, 1):
             assert min(one[kind] for one in few) == min(one[kind] for one in everybody)
     assert set(replace(alone, of=5000).factors(map(str, range(200))).values()) <= set(few)
+    assert set(replace(alone, of=5).factors("ab")) == {"a", "b"}
     assert alone.factors("ab") == replace(alone, of=2).factors("ab")
 
 

@@ -10,7 +10,7 @@ from ..errors import StudyError, nearest
 from ..metering.table import human_bytes, human_flops, human_seconds
 from .offers import Offer
 
-__all__ = ["GOALS", "Limits", "choose", "why"]
+__all__ = ["GOALS", "Limits", "choose", "promising", "why"]
 
 GOALS = {
     "time": ("seconds", "takes the least time"),
@@ -68,6 +68,17 @@ def choose(offers: Sequence[Offer], limits: Limits, goal: str) -> Offer | None:
         raise StudyError(f"{number} was not measured", todo="give an example of at least 8 rows")
     fitting = [o for o in offers if not limits.broken(o) and not math.isnan(getattr(o, number))]
     return min(fitting, key=lambda o: (getattr(o, number), o.client_flops, o.client_bytes), default=None)
+
+
+def promising(offers: Sequence[Offer], limits: Limits, goal: str) -> Offer:
+    """Return what `choose` does; where nothing keeps the limits, the offer that it would choose without them.
+
+    Raises:
+        StudyError: As `choose` does.
+    """
+    found = choose(offers, limits, goal) or choose(offers, Limits(), goal)
+    assert found is not None, "there are offers, and what is wanted was measured in one"
+    return found
 
 
 _WORDS = {

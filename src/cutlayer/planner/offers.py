@@ -49,7 +49,7 @@ class Offer:
         seconds: How long the whole training takes.
         leakage: Distance correlation of raw rows and what crosses at the first cut at initial weights; NaN where it
             was not measured.
-        batch_size: Rows in a batch.
+        batch_size: Rows in a batch of the client that has the most.
         epochs: How many.
     """
 

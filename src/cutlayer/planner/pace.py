@@ -22,6 +22,7 @@ __all__ = ["ByFlops", "Pace", "World", "clients_of", "moves"]
 _SLOWEST = 24
 """So many of the slowest at computing, on their line, and in both together are in every smaller crowd."""
 _MOST_DRAWN = 1_000_000
+"""Among more clients than these the slowest is hardly slower."""
 _ARRIVES = frozenset({Op.RECEIVE, Op.TAKE, Op.HEAR, Op.NOTE})
 
 
@@ -94,7 +95,7 @@ def _speeds(seed: int, spread: float, count: int, of: int) -> np.ndarray:
     """
     drawn = generator(seed, "speeds").normal(0.0, spread, (max(count, min(of, _MOST_DRAWN)), 2))
     if len(drawn) > count:
-        slow = [np.argpartition(by, _SLOWEST)[:_SLOWEST] for by in (drawn[:, 0], drawn[:, 1], drawn.sum(1))]
+        slow = [np.argsort(by)[:_SLOWEST] for by in (drawn[:, 0], drawn[:, 1], drawn.sum(1))]
         slowest = np.unique(np.concatenate(slow))[:count]
         others = np.setdiff1d(np.arange(len(drawn)), slowest)
         chosen = generator(seed, "crowd").permutation(others)[: count - len(slowest)]

@@ -17,7 +17,7 @@ from ..graph.coding import Choice
 from ..graph.parts import LossFunction
 from ..runtime.optim import OptimizerSpec
 from ..runtime.optim import optimizer as optimizer_of
-from .choosing import GOALS, Limits, choose, why
+from .choosing import GOALS, Limits, choose, promising, why
 from .events import Line
 from .federated import METHODS, rival
 from .offers import Offer, offer
@@ -231,20 +231,14 @@ def plan_network(
             f"the network cannot be cut so: {', '.join(allowed)}",
             todo="name another topology, or another network",
         )
-    best = choose(ways.offers, limits, goal)
-    while not every:
-        promising = best or choose(ways.offers, Limits(), goal)
-        if promising is None:
-            break
+    before = len(ways.offers) if every else 0
+    while before < len(ways.offers):
         before = len(ways.offers)
-        ways.work_out([promising.first_cut], allowed, schedules)
-        promising = choose(ways.offers, limits, goal) or choose(ways.offers, Limits(), goal) or promising
-        ways.work_out(cuts, [promising.method], [promising.schedule])
-        best = choose(ways.offers, limits, goal)
-        if len(ways.offers) == before:
-            break
+        ways.work_out([promising(ways.offers, limits, goal).first_cut], allowed, schedules)
+        one = promising(ways.offers, limits, goal)
+        ways.work_out(cuts, [one.method], [one.schedule])
     offers = sorted(ways.offers, key=lambda one: cuts.index(one.first_cut))
-    place = Place("vanilla", ((best or choose(offers, Limits(), goal) or offers[0]).first_cut,))
+    best, place = choose(offers, limits, goal), Place("vanilla", (promising(offers, limits, goal).first_cut,))
     rivals = tuple(
         at_scale(partial(_rival, network=network, method=method, place=place), setting) for method in METHODS
     )

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ..metering.table import UNKNOWN, Cell, Table, human_bytes, human_flops, human_seconds
-from .choosing import Limits, choose
+from .choosing import promising
 from .offers import Offer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def cuts_table(plan: Plan) -> Table:
 
 def ways_table(plan: Plan) -> Table:
     """Return all ways of training at the best cut, and those without a cut."""
-    cut = (plan.best or choose(plan.offers, Limits(), plan.goal) or plan.offers[0]).first_cut
+    cut = promising(plan.offers, plan.limits, plan.goal).first_cut
     ways = [one for one in plan.offers if one.first_cut == cut]
     rows = [_cells(plan, one, one.schedule.replace("_", " ")) for one in (*ways, *plan.rivals)]
     title = f"Ways of training, cut after {cut}, beside those without a cut"
